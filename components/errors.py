@@ -1,0 +1,40 @@
+"""The kinds of failure a step can end in; one exception type each.
+
+Every message is one sentence for the person reading the KFP UI: what was wrong, where, and what to do.
+"""
+
+
+class SluicewayError(Exception):
+    """Base of every failure that Sluiceway foresees. ``exit_code`` is what the CLI ends with."""
+
+    exit_code = 1
+
+
+class BadInput(SluicewayError):
+    """The data, a file or a parameter is wrong, and the user can mend it."""
+
+
+class Unreachable(SluicewayError):
+    """A service or store that the step needs (MLflow, a bucket) does not exist, refuses access or is down."""
+
+
+class StorageFull(SluicewayError):
+    """The disk or quota ran out while an output was being written; nothing half-written was left."""
+
+
+class BadBundle(SluicewayError):
+    """A model bundle is incomplete, altered or holds something that is not allowed in it."""
+
+
+class NotReady(SluicewayError):
+    """A model server or the proxy did not become ready in time."""
+
+
+class SkewFound(SluicewayError):
+    """Predictions over HTTP differ from the offline predictions of the same rows."""
+
+
+class Busy(SluicewayError):
+    """Another run owns the service; two rollouts of one service never overlap."""
+
+    exit_code = 5

@@ -1,0 +1,37 @@
+"""Where state lives: the one place that reads the environment.
+
+On a laptop everything is under one folder, ``.sluiceway``. On a cluster the same variables point at a mounted
+volume or bucket and at the tracking server.
+"""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings from the environment, resolved to absolute paths when read.
+
+    Attributes:
+        home: local state: runs, live services, logs (``SLUICEWAY_HOME``).
+        store: what outlives a run: contracts and reference samples; a folder or an fsspec URI (``SLUICEWAY_STORE``).
+        tracking_uri: MLflow tracking and registry (``MLFLOW_TRACKING_URI``); a SQLite file under home by default.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SLUICEWAY_", extra="ignore")
+
+    home: Path = Path(".sluiceway")
+    store: str = ""
+    tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
+
+    def model_post_init(self, _context: object) -> None:
+        """Fill in the defaults that depend on home."""
+        self.home = self.home.expanduser().absolute()
+        self.store = self.store or str(self.home / "store")
+        self.tracking_uri = self.tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+
+def settings() -> Settings:
+    """Read the settings anew; cheap, and a step never sees another process's environment."""
+    return Settings()
