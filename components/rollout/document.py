@@ -1,0 +1,27 @@
+"""The InferenceService that a model version is served as."""
+
+from typing import Any
+
+
+def inference_service(name: str, storage_uri: str, version: str, env: dict[str, str]) -> dict[str, Any]:
+    """Build the document with the fields that KServe reads.
+
+    Args:
+        name: the service's name.
+        storage_uri: where the bundle lies.
+        version: the registered model version, kept as an annotation for lineage.
+        env: environment of the model server.
+    """
+    model: dict[str, Any] = {
+        "modelFormat": {"name": "mlflow"},
+        "protocolVersion": "v2",
+        "storageUri": storage_uri,
+    }
+    if env:
+        model["env"] = [{"name": key, "value": value} for key, value in sorted(env.items())]
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": name, "annotations": {"sluiceway.dev/model-version": version}},
+        "spec": {"predictor": {"model": model}},
+    }

@@ -1,0 +1,180 @@
+"""The rollout: shift, watch, judge, then promote or roll back.
+
+Every effect is written to the ledger before it is made, so that a process killed anywhere in between is settled by
+:mod:`components.rollout.settle` to one of two states: the champion as before, or the challenger promoted.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from components.errors import BadInput
+from components.register import registry
+from components.rollout import ledger as ledgers
+from components.rollout.evidence import Arm, Observation
+from components.rollout.judge import Finding, Verdict, judge, requests_for_look
+from components.rollout.ledger import Ledger, Phase
+from components.rollout.plan import RolloutPlan
+from components.rollout.state import Action, Do, decide
+from components.rollout.targets.single_machine import SingleMachine
+from components.rollout.traffic import Replay, read_rows
+
+Outcome = Literal["promoted", "rolled_back"]
+Say = Callable[[str], None]
+
+_SAMPLE_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a rollout ended; ``sent`` and ``failed`` count the replayed requests."""
+
+    outcome: Outcome
+    reason: str
+    url: str
+    sent: int = 0
+    failed: int = 0
+
+
+def parse_plan(plan: dict[str, Any]) -> RolloutPlan:
+    """Read a plan given as a parameter.
+
+    Raises:
+        BadInput: a step or margin is out of range or unknown; names it.
+    """
+    try:
+        return RolloutPlan.model_validate(plan)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "steps"
+        raise BadInput(f"The rollout plan is wrong at {where}: {first['msg']}.") from error
+
+
+def replay_and_roll_out(
+    home: Path, service: str, plan: RolloutPlan, revision: str, predictions: Path, per_second: int, say: Say
+) -> Result:
+    """Roll out while held-out rows are replayed to the service; see :func:`roll_out`."""
+    rows = read_rows(predictions)
+    with Replay(SingleMachine(home, service).url(), service, rows.instances, per_second) as replay:
+        result = roll_out(home, service, plan, revision, say)
+    return replace(result, sent=replay.sent, failed=replay.failed)
+
+
+def roll_out(home: Path, service: str, plan: RolloutPlan, revision: str, say: Say) -> Result:
+    """Take the staged candidate through the plan's steps.
+
+    Args:
+        home: local state.
+        service: the InferenceService's name.
+        plan: steps and margins.
+        revision: the staged revision, empty when the candidate is the champion that is live already.
+        say: told of each step.
+
+    Raises:
+        Busy: another rollout of this service is at work.
+    """
+    with ledgers.owned(home / "locks" / f"{service}.rollout", "a rollout", f"service {service}"):
+        ledger = ledgers.load(home, service)
+        target = SingleMachine(home, service)
+        if ledger.candidate is None:
+            return Result("promoted", "this model is the champion already and keeps serving", target.url())
+        ledger.phase = Phase.SHIFTING
+        ledgers.save(home, ledger)
+        steps = plan.steps if ledger.stable else (100,)
+        action = Action(Do.ADVANCE, "staged and checked", steps[0])
+        while action.do is Do.ADVANCE:
+            _shift(home, ledger, target, action)
+            say(f"{action.weight} % to the challenger")
+            action = _watch(home, ledger, target, plan, revision, action.weight)
+        if action.do is Do.PROMOTE:
+            promote(home, ledger, action.reason)
+            return Result("promoted", action.reason, target.url())
+        roll_back(home, ledger, action.reason)
+        return Result("rolled_back", action.reason, target.url())
+
+
+def _shift(home: Path, ledger: Ledger, target: SingleMachine, action: Action) -> None:
+    assert ledger.candidate is not None
+    ledger.note("shift", action.weight, reason=action.reason)
+    ledgers.save(home, ledger)
+    if ledger.stable is not None:
+        target.shift(ledger.candidate, action.weight)
+
+
+def _watch(home: Path, ledger: Ledger, target: SingleMachine, plan: RolloutPlan, revision: str, weight: int) -> Action:
+    """Watch one step until it is decided."""
+    start, began, look = target.observe(revision), time.monotonic(), 1
+    verdict = Verdict(Finding.UNCLEAR, (), f"0 of {plan.min_requests} requests so far")
+    while True:
+        time.sleep(_SAMPLE_SECONDS)
+        seen = target.observe(revision).since(start)
+        if seen.canary.requests >= requests_for_look(look):
+            verdict = judge(seen, plan, look)
+            while seen.canary.requests >= requests_for_look(look):
+                look += 1
+        elif verdict.finding is Finding.UNCLEAR and not verdict.checks:
+            verdict = Verdict(Finding.UNCLEAR, (), f"{seen.canary.requests} of {plan.min_requests} requests so far")
+        _note_sample(ledger, weight, seen)
+        action = decide(weight, time.monotonic() - began, verdict, plan)
+        if action.do is not Do.HOLD:
+            ledger.note("verdict", weight, action=action.do, reason=action.reason, checks=_rows(verdict))
+            ledgers.save(home, ledger)
+            return action
+
+
+def promote(home: Path, ledger: Ledger, reason: str) -> None:
+    """Make the candidate the champion: all traffic first, then the alias."""
+    assert ledger.candidate is not None
+    candidate = ledger.candidate
+    ledger.phase = Phase.PROMOTING
+    ledgers.save(home, ledger)
+    SingleMachine(home, ledger.service).serve(candidate)
+    registry.promote(ledger.service, candidate.version)
+    ledger.note("promoted", 100, reason=reason, version=candidate.version)
+    ledger.phase, ledger.stable, ledger.candidate = Phase.SETTLED, candidate, None
+    ledgers.save(home, ledger)
+
+
+def roll_back(home: Path, ledger: Ledger, reason: str) -> None:
+    """Give the traffic back to the last good release, or end a service that never had one."""
+    assert ledger.candidate is not None
+    candidate, target = ledger.candidate, SingleMachine(home, ledger.service)
+    if ledger.stable is not None:
+        target.serve(ledger.stable)
+    else:
+        target.remove()
+    registry.reject(ledger.service, candidate.version, reason)
+    ledger.note("rolled back", 0, reason=reason, version=candidate.version)
+    ledger.phase, ledger.candidate = Phase.SETTLED, None
+    ledgers.save(home, ledger)
+
+
+def _note_sample(ledger: Ledger, weight: int, seen: Observation) -> None:
+    ledger.note("sample", weight, stable=_arm(seen.stable), canary=_arm(seen.canary))
+
+
+def _arm(arm: Arm) -> dict[str, float | int | None]:
+    p95 = arm.latency_quantile(0.95)
+    return {"requests": arm.requests, "errors": arm.errors, "p95_ms": None if p95 != p95 else round(p95, 3)}
+
+
+def _rows(verdict: Verdict) -> list[dict[str, object]]:
+    def number(value: float) -> float | None:
+        return None if value != value else round(value, 5)
+
+    return [
+        {
+            "signal": c.signal,
+            "stable": number(c.stable),
+            "canary": number(c.canary),
+            "bound": number(c.bound),
+            "limit": c.limit,
+            "finding": c.finding,
+            "reason": c.reason,
+        }
+        for c in verdict.checks
+    ]

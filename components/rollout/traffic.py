@@ -1,0 +1,96 @@
+"""Held-out rows as requests: what the skew check compares and what a local canary is judged on."""
+
+import itertools
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+PREDICTION = "__prediction__"
+_CLIENTS = 4
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Raw rows with the offline prediction of each: probabilities in class order, or one value."""
+
+    instances: tuple[dict[str, Any], ...]
+    predictions: tuple[tuple[float, ...], ...]
+
+
+def read_rows(predictions: Path, limit: int = 0) -> Rows:
+    """Read the predictions that the evaluation wrote; ``limit`` 0 reads all.
+
+    Missing numbers come as None, dates as ISO text, as JSON carries them.
+    """
+    import duckdb
+
+    with duckdb.connect() as connection:
+        table = connection.read_parquet(str(predictions))
+        records = (table.limit(limit) if limit else table).to_arrow_table().to_pylist()
+    return Rows(
+        tuple({k: _plain(v) for k, v in record.items() if k != PREDICTION} for record in records),
+        tuple(tuple(record[PREDICTION]) for record in records),
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value != value:
+        return None
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+class Replay:
+    """Send rows to a service from a few clients at a steady rate until the block ends.
+
+    Attributes:
+        sent: requests sent.
+        failed: requests without a 200 answer.
+    """
+
+    def __init__(self, url: str, name: str, instances: Sequence[dict[str, Any]], per_second: float) -> None:
+        """Prepare the clients; ``per_second`` 0 sends nothing."""
+        self.sent = 0
+        self.failed = 0
+        self._endpoint = f"{url}/v1/models/{name}:predict"
+        self._instances = itertools.cycle(instances)
+        self._per_second = per_second if instances else 0
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._client, daemon=True) for _ in range(_CLIENTS)]
+
+    def __enter__(self) -> Self:
+        if self._per_second:
+            for thread in self._threads:
+                thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+
+    def _client(self) -> None:
+        pause = _CLIENTS / self._per_second
+        with httpx.Client(timeout=10, trust_env=False) as client:
+            due = time.monotonic()
+            while not self._stop.is_set():
+                with self._lock:
+                    instance = next(self._instances)
+                ok = self._send(client, instance)
+                with self._lock:
+                    self.sent += 1
+                    self.failed += not ok
+                due = max(due + pause, time.monotonic() - 1)  # do not chase more than a second of backlog
+                self._stop.wait(max(0.0, due - time.monotonic()))
+
+    def _send(self, client: httpx.Client, instance: dict[str, Any]) -> bool:
+        try:
+            return client.post(self._endpoint, json={"instances": [instance]}).status_code == 200
+        except httpx.HTTPError:
+            return False
