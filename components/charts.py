@@ -1,0 +1,117 @@
+"""Small line charts as inline SVG: they print, scale and need no script or network."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+_WIDTH, _HEIGHT = 720, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 30
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: points in rising x, a CSS colour, drawn as steps where the value holds until the next point."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    colour: str
+    steps: bool = False
+    fill: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment worth a vertical line."""
+
+    x: float
+    label: str
+    colour: str = "var(--ink-soft)"
+
+
+def line_chart(
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    unit: str = "",
+    marks: Sequence[Mark] = (),
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+) -> str:
+    """Draw lines over a shared x axis.
+
+    Args:
+        title: what the chart shows, also its text for screen readers.
+        series: the lines; non-finite points are left out.
+        x_label: what the x axis counts.
+        unit: put behind each y label.
+        marks: vertical lines.
+        x_range: from the data when not given.
+        y_range: from 0 to a round number above the data when not given.
+
+    Returns:
+        A ``<figure>`` element.
+    """
+    lines = [(s, [(x, y) for x, y in s.points if math.isfinite(x) and math.isfinite(y)]) for s in series]
+    xs = [x for _, points in lines for x, _ in points] or [0.0, 1.0]
+    ys = [y for _, points in lines for _, y in points] or [0.0, 1.0]
+    x0, x1 = x_range or (min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)
+    y0, y1 = y_range or (min(0.0, min(ys)), _round_up(max(ys)))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = _LEFT + (x - x0) / (x1 - x0) * (_WIDTH - _LEFT - _RIGHT)
+        return across, _HEIGHT - _BOTTOM - (y - y0) / (y1 - y0) * (_HEIGHT - _TOP - _BOTTOM)
+
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
+    for i in range(5):
+        value = y0 + (y1 - y0) * i / 4
+        _, y = place(x0, value)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}{escape(unit)}</text>')
+    for i in range(7):
+        value = x0 + (x1 - x0) * i / 6
+        x, _ = place(value, y0)
+        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{value:.3g}</text>')
+    parts.extend(_mark(mark, place(mark.x, y0)[0]) for mark in marks)
+    for s, points in lines:
+        parts.append(_line(s, [place(x, y) for x, y in points], place(x0, y0)[1]))
+    parts.append("</svg>")
+    legend = "".join(f'<span><i style="background:{s.colour}"></i>{escape(s.name)}</span>' for s, _ in lines)
+    caption = f"<figcaption><b>{escape(title)}</b>{legend}<em>{escape(x_label)}</em></figcaption>"
+    return f"<figure>{caption}{''.join(parts)}</figure>"
+
+
+def _line(series: Series, points: list[tuple[float, float]], floor: float) -> str:
+    if not points:
+        return ""
+    if series.steps:
+        stepped = [points[0]]
+        for (x, y), (_, before) in zip(points[1:], points, strict=False):
+            stepped += [(x, before), (x, y)]
+        points = stepped
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    drawn = f'<polyline points="{path}" fill="none" stroke="{series.colour}" stroke-width="2"/>'
+    if len(points) == 1:
+        drawn += f'<circle cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3" fill="{series.colour}"/>'
+    if series.fill:
+        ends = f"{points[0][0]:.1f},{floor:.1f} {path} {points[-1][0]:.1f},{floor:.1f}"
+        drawn = f'<polygon points="{ends}" fill="{series.colour}" opacity="0.15"/>' + drawn
+    return drawn
+
+
+def _mark(mark: Mark, x: float) -> str:
+    anchor = "end" if x > _WIDTH * 0.75 else "start"
+    shift = -5 if anchor == "end" else 5
+    return (
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" stroke="{mark.colour}" '
+        f'stroke-dasharray="4 3"/><text x="{x + shift:.1f}" y="{_TOP + 10}" text-anchor="{anchor}" '
+        f'fill="{mark.colour}">{escape(mark.label)}</text>'
+    )
+
+
+def _round_up(value: float) -> float:
+    if value <= 0:
+        return 1.0
+    size = 10 ** math.floor(math.log10(value))
+    return next(step * size for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * size >= value * 1.02 or step == 10)

@@ -1,0 +1,57 @@
+"""Turns the lines that a local run prints into a record of it."""
+
+import json
+import re
+import time
+from dataclasses import dataclass, field
+
+from components.step import MARK
+from pipelines.record import RunRecord, State
+
+_CACHE_HIT = re.compile(r"Task (\S+) cache hit \(key=([0-9a-f]+)\)")
+_STARTING = re.compile(r"Executing task .*?'([a-z0-9-]+)'")
+
+
+@dataclass
+class Follower:
+    """Reads a run's output line by line.
+
+    Attributes:
+        record: what is known so far, updated with each line.
+        cache_keys: start of the cache key of each step that was not run again.
+    """
+
+    record: RunRecord
+    cache_keys: dict[str, str] = field(default_factory=dict)
+
+    def line(self, text: str) -> bool:
+        """Take one line; says whether it changed the record."""
+        stripped = text.strip()
+        if stripped.startswith(f'{{"{MARK}"'):
+            return self._event(json.loads(stripped))
+        if hit := _CACHE_HIT.search(stripped):
+            step = self.record.step(hit[1])
+            step.state, step.fact = State.CACHED, "same inputs as before: kept"
+            self.cache_keys[hit[1]] = hit[2]
+            return True
+        if starting := _STARTING.search(stripped):
+            step = self.record.step(starting[1])
+            step.state, step.began = State.RUNNING, time.time()
+            return True
+        return False
+
+    def _event(self, event: dict[str, object]) -> bool:
+        step = self.record.step(str(event["step"]))
+        match event[MARK]:
+            case "progress":
+                step.progress.append(str(event["message"]))
+            case "finished":
+                step.state, step.fact = State.DONE, str(event["fact"])
+                step.work_seconds = float(str(event["seconds"]))
+                step.seconds = float(str(event["time"])) - step.began
+            case "failed":
+                step.state = State.FAILED
+                step.error, step.error_kind = str(event["message"]), str(event["kind"])
+                step.exit_code = int(str(event["exit_code"]))
+                step.seconds = float(str(event["time"])) - step.began
+        return True

@@ -1,0 +1,52 @@
+"""The process that executes a compiled package with KFP's local runner: ``python -m pipelines.local_run``.
+
+It is a process of its own so that KFP's log can go to a file and so that a run can be ended whole. It leads its own
+process group and ends the group when its parent dies, however that dies: no step outlives its run.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Run the package given on the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("package", type=Path)
+    parser.add_argument("parameters", type=Path)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args()
+    _end_with(options.parent)
+
+    from kfp import components, local
+
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(options.root),
+        enable_caching=options.cache is not None,
+        cache_root=str(options.cache) if options.cache else None,
+    )
+    pipeline = components.load_component_from_file(str(options.package))
+    pipeline(**json.loads(options.parameters.read_text(encoding="utf-8")))
+
+
+def _end_with(parent: int) -> None:
+    def end_group(*_signal: object) -> None:
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, end_group)
+    if hasattr(signal, "SIGSTKFLT"):  # Linux: the kernel tells us when the parent is gone
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before we asked to be told
+        end_group()
+
+
+if __name__ == "__main__":
+    main()

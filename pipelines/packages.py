@@ -1,0 +1,113 @@
+"""Compiled packages: written the same, byte for byte, on every machine, and read back for their parameters."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.errors import BadInput
+from components.files import whole_file
+from pipelines.catalog import CATALOG, Entry
+
+_TYPES = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool, "STRUCT": dict, "LIST": list}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A pipeline parameter as the package declares it."""
+
+    name: str
+    type: str
+    description: str
+    default: Any
+    required: bool
+
+
+def entry(name: str) -> Entry:
+    """Look a pipeline up.
+
+    Raises:
+        BadInput: there is no such pipeline.
+    """
+    if name not in CATALOG:
+        raise BadInput(f"There is no pipeline {name!r}: choose from {', '.join(CATALOG)}.")
+    return CATALOG[name]
+
+
+def compile_package(name: str, path: Path) -> None:
+    """Compile a pipeline to KFP IR YAML, whole.
+
+    Raises:
+        BadInput: there is no such pipeline.
+    """
+    function = entry(name).function()
+    from kfp import compiler
+
+    with whole_file(path) as aside:
+        named = aside.with_suffix(".yaml")  # the compiler goes by the suffix
+        compiler.Compiler().compile(function, package_path=str(named))
+        named.rename(aside)
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a package, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def parameters(path: Path) -> dict[str, Parameter]:
+    """The parameters that a package takes, in its own order."""
+    package = next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    declared = package["root"].get("inputDefinitions", {}).get("parameters", {})
+    return {
+        name: Parameter(
+            name,
+            spec["parameterType"],
+            spec.get("description", ""),
+            spec.get("defaultValue"),
+            not spec.get("isOptional", False) and "defaultValue" not in spec,
+        )
+        for name, spec in declared.items()
+    }
+
+
+def read_values(given: dict[str, str], known: dict[str, Parameter]) -> dict[str, Any]:
+    """Turn ``--set name=text`` into typed values.
+
+    Raises:
+        BadInput: an unknown parameter, a text that is not of its type, or a required parameter left out.
+    """
+    import difflib
+
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}."
+            raise BadInput(f"There is no parameter {name!r}: {hint}")
+        values[name] = _value(known[name], text)
+    missing = [p.name for p in known.values() if p.required and p.name not in values]
+    if missing:
+        raise BadInput(f"Parameter {missing[0]} has no default: give it with --set {missing[0]}=…")
+    return values
+
+
+def _value(parameter: Parameter, text: str) -> Any:
+    wanted = _TYPES[parameter.type]
+    if wanted is str:
+        return text
+    try:
+        value = json.loads(text.lower() if wanted is bool else text)
+    except json.JSONDecodeError:
+        value = None
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not wanted:
+        example = {int: "10", float: "0.5", bool: "true", dict: "'{\"max_iter\": 50}'", list: "'[10, 50, 100]'"}[wanted]
+        raise BadInput(
+            f"Parameter {parameter.name} takes a {parameter.type.lower().replace('_', ' ')}, not {text!r}; "
+            f"for instance --set {parameter.name}={example}"
+        )
+    return value

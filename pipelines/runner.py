@@ -1,0 +1,172 @@
+"""Runs a compiled package on this machine and follows it."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components import naming
+from components.errors import SluicewayError
+from components.files import write_json
+from components.rollout.ledger import owned
+from components.settings import Settings, settings
+from pipelines import packages
+from pipelines.follow import Follower
+from pipelines.record import RunRecord, State, StepRecord, read_outputs
+
+Watch = Callable[[RunRecord], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run.
+
+    Attributes:
+        pipeline: its name.
+        given: parameters as text, by name.
+        package: a compiled package to run as it is; None compiles one.
+        cache: whether steps whose inputs have not changed keep their outputs.
+    """
+
+    pipeline: str
+    given: dict[str, str]
+    package: Path | None = None
+    cache: bool = True
+
+
+def run(request: Request, watch: Watch) -> RunRecord:
+    """Run a package to its end and leave the service on a good release, whatever happens.
+
+    Args:
+        request: what to run.
+        watch: called with the record after each change.
+
+    Returns:
+        The record with every step's outputs; a failed step is in it, not raised.
+
+    Raises:
+        BadInput: an unknown pipeline or parameter.
+        Busy: another run works on the same service.
+    """
+    current = settings()
+    run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    folder = current.home / "runs" / run_id
+    folder.mkdir(parents=True)
+    package = folder / "package.yaml"
+    if request.package is None:
+        packages.compile_package(request.pipeline, package)
+    else:
+        package.write_bytes(request.package.read_bytes())
+    known = packages.parameters(package)
+    values = packages.read_values(request.given, known)
+    write_json(folder / "parameters.json", values)
+    full = {name: values.get(name, parameter.default) for name, parameter in known.items()}
+    service = naming.model_name(full.get("model_name", ""), full.get("source_uri", ""))
+    steps = {name: StepRecord(name) for name in packages.entry(request.pipeline).steps}
+    record = RunRecord(run_id, folder, service, full, steps, time.time())
+    holder = f"run {run_id}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}"
+    with owned(current.home / "locks" / f"{service}.run", holder, f"service {service}"):
+        settle(current, service)
+        _execute(record, current, request.cache, watch)
+    return record
+
+
+def settle(current: Settings, service: str) -> str:
+    """Finish what an earlier, killed run left behind."""
+    from components.rollout.settle import settle as finish
+
+    return finish(current.home, service)
+
+
+def _execute(record: RunRecord, current: Settings, cache: bool, watch: Watch) -> None:
+    follower = Follower(record)
+    cache_folder = current.home / "cache"
+    command = [
+        *(sys.executable, "-m", "pipelines.local_run", str(record.folder / "package.yaml")),
+        *(str(record.folder / "parameters.json"), "--root", str(record.folder / "artifacts")),
+        *("--parent", str(os.getpid())),
+        *(("--cache", str(cache_folder)) if cache else ()),
+    ]
+    with (
+        (record.folder / "kfp.log").open("w", encoding="utf-8") as log,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=_environment(record, current),
+            start_new_session=True,
+        ) as child,
+    ):
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                log.write(line)
+                if follower.line(line):
+                    watch(record)
+            code = child.wait()
+        except BaseException:
+            _end(child)
+            settle(current, record.service)
+            raise
+    record.seconds = time.time() - record.began
+    read_outputs(record, cache_folder, follower.cache_keys)
+    if code and record.failed() is None:
+        _blame(record, code)
+    if code:
+        settle(current, record.service)
+    watch(record)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    child.wait()
+
+
+def _blame(record: RunRecord, code: int) -> None:
+    """Name the step that ended without a word: killed, or out of memory."""
+    running = [step for step in record.steps.values() if step.state is State.RUNNING]
+    step = running[-1] if running else record.step("run")
+    step.state, step.error_kind = State.FAILED, "Ended"
+    step.error = (
+        f"The {step.name} step ended without a word (exit code {code}); its log is {record.folder / 'kfp.log'}."
+    )
+
+
+def _environment(record: RunRecord, current: Settings) -> dict[str, str]:
+    return {
+        **os.environ,
+        "SLUICEWAY_HOME": str(current.home),
+        "SLUICEWAY_RUN_ID": record.run_id,
+        "SLUICEWAY_PACKAGE_DIGEST": packages.digest(record.folder / "package.yaml"),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def failure(record: RunRecord) -> SluicewayError | None:
+    """The run's failure as an error whose exit code the CLI ends with."""
+    step = record.failed()
+    if step is None:
+        return None
+    error = SluicewayError(f"{step.name}: {step.error}")
+    error.exit_code = step.exit_code
+    return error
+
+
+def outputs_json(path: Path | None) -> dict[str, Any]:
+    """Read a JSON artifact; empty when the step did not make it."""
+    if path is None or not path.exists():
+        return {}
+    return dict(json.loads(path.read_text(encoding="utf-8")))
