@@ -52,7 +52,7 @@ class Verdict:
 
 def requests_for_look(look: int) -> int:
     """How many requests the challenger must have answered before look number 1, 2, 3, …: 25, 50, 100 and so on."""
-    return FIRST_LOOK * 2 ** (look - 1)
+    return FIRST_LOOK << (look - 1)
 
 
 def judge(seen: Observation, plan: RolloutPlan, look: int) -> Verdict:
@@ -167,7 +167,7 @@ def prediction_shift(stable: Arm, canary: Arm) -> tuple[float, float]:
     chi-squared approximation asks. PSI is the symmetrised Kullback-Leibler divergence of the shares. (NaN, 1) when
     an arm has no predictions.
     """
-    from scipy.stats import chi2_contingency
+    from scipy.special import chdtrc  # a fifth of the import time of scipy.stats
 
     keys = sorted(set(stable.predictions) | set(canary.predictions), key=_bin_order)
     pairs = [(stable.predictions.get(k, 0.0), canary.predictions.get(k, 0.0)) for k in keys]
@@ -186,11 +186,14 @@ def prediction_shift(stable: Arm, canary: Arm) -> tuple[float, float]:
         merged[-1] = (merged[-1][0] + held[0], merged[-1][1] + held[1])
     if len(merged) < 2:
         return 0.0, 1.0
-    psi = 0.0
+    psi = chi_squared = 0.0
     for s, c in merged:
         share_s, share_c = (s + 0.5) / (total_stable + 1), (c + 0.5) / (total_canary + 1)
         psi += (share_c - share_s) * math.log(share_c / share_s)
-    return psi, float(chi2_contingency([[s for s, _ in merged], [c for _, c in merged]]).pvalue)
+        for count, total in ((s, total_stable), (c, total_canary)):
+            expected = (s + c) * total / (total_stable + total_canary)
+            chi_squared += (count - expected) ** 2 / expected
+    return psi, float(chdtrc(len(merged) - 1, chi_squared))
 
 
 def _bin_order(key: str) -> tuple[int, float, str]:

@@ -1,0 +1,62 @@
+# Sluiceway: `make` lists the targets. `make run` and `make test` need Python 3.11+, make and nothing else.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+# The first of these that is Python 3.11 or newer; set PYTHON to choose another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help run test demo bench compile lint golden docs clean stop
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/run.stamp ## train on real data and deploy the model on this machine
+	@$(BIN)/sluiceway run train-and-deploy
+
+test: $(VENV)/test.stamp ## run every test
+	@$(BIN)/python -m pytest
+
+demo: $(VENV)/run.stamp ## the story in four acts: promoted, promoted, blocked, rolled back
+	@$(BIN)/sluiceway demo
+
+bench: $(VENV)/test.stamp ## measure speed and error rates; results go to tests/bench/RESULTS.md
+	@$(BIN)/python -m tests.bench
+
+compile: $(VENV)/run.stamp ## write every pipeline's package to build/
+	@$(BIN)/sluiceway compile
+
+lint: $(VENV)/test.stamp ## style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+golden: $(VENV)/run.stamp ## accept the compiled packages as they are now (review the diff like code)
+	@$(BIN)/sluiceway compile --out tests/golden
+
+docs: $(VENV)/run.stamp ## write the page of each component from its own spec
+	@$(BIN)/python -m docs.components
+
+stop: ## end the services on this machine and everything they started
+	@if [ -x $(BIN)/sluiceway ]; then $(BIN)/sluiceway stop; else echo "nothing was running"; fi
+
+clean: stop ## end the services, then remove the environment and all local state
+	@rm -rf $(VENV) .sluiceway build .pytest_cache .mypy_cache .ruff_cache *.egg-info
+
+# An environment is made anew only when what it is made from has changed.
+$(VENV)/run.stamp: pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "Sluiceway needs Python 3.11 or newer: install it, or name one with make PYTHON=/path/to/python3" >&2; exit 1; fi
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Sluiceway needs Python 3.11 or newer, and $(PYTHON) is not: name another with make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Setting up $(VENV) (once; a few minutes)…"
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp
+	@echo "Adding what the tests need (once)…"
+	@$(PIP) --editable '.[test]'
+	@touch $@

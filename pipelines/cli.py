@@ -1,0 +1,172 @@
+"""The ``sluiceway`` command."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from components.errors import SluicewayError
+from components.settings import settings
+from pipelines.catalog import CATALOG
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Take a model from raw data to canary traffic.
+
+    First time here? `sluiceway run train-and-deploy` trains on real data that ships with scikit-learn, deploys the
+    model on this machine and prints a curl line that works. `sluiceway status` shows the live service and
+    `sluiceway stop` ends it.""",
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """End with one clear sentence and the failure's exit code."""
+    try:
+        yield
+    except SluicewayError as error:
+        Console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from error
+
+
+@app.command("compile")
+def compile_(
+    names: Annotated[list[str] | None, typer.Argument(help="Pipelines to compile; all when none is named.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write the packages to.")] = Path("build"),
+) -> None:
+    """Compile pipelines to KFP packages, the same byte for byte on every machine.
+
+    The package that `run` executes here is the one that CI uploads to a cluster.
+    """
+    from pipelines.packages import compile_package, digest
+
+    with _clear_errors():
+        for name in names or list(CATALOG):
+            path = out / f"{name}.yaml"
+            compile_package(name, path)
+            typer.echo(f"{path}  sha256:{digest(path)}")
+
+
+@app.command()
+def run(
+    pipeline: Annotated[str, typer.Argument(help=f"Which pipeline: {', '.join(CATALOG)}.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Set a pipeline parameter; lists and objects as JSON."),
+    ] = None,
+    package: Annotated[
+        Path | None, typer.Option(help="Run this compiled package; by default the pipeline is compiled anew.")
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Run steps whose inputs have not changed too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a pipeline on this machine: the compiled package, with KFP's local runner.
+
+    The run's folder under .sluiceway/runs keeps the package, KFP's log, every artifact and the HTML report. The live
+    service stays up after the run.
+
+    Exit codes: 0 promoted (or champion already), 1 failed, 2 wrong usage, 3 blocked at the gate, 4 rolled back,
+    5 another run is at work on the same service. Whatever the code, the last good model keeps serving.
+
+    Example: sluiceway run train-and-deploy --set source_uri=data/churn.csv --set target=Churn
+    """
+    from pipelines.packages import entry
+    from pipelines.runner import Request
+    from pipelines.session import run_and_report
+
+    with _clear_errors():
+        entry(pipeline)
+        if package is not None and not package.is_file():
+            raise SluicewayError(f"There is no package {package}: write one with `sluiceway compile`.")
+        request = Request(pipeline, _pairs(set_ or []), package, cache=not no_cache)
+        result = run_and_report(request, Console(stderr=as_json))
+    if as_json:
+        sys.stdout.write(result.model_dump_json() + "\n")
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def parameters(
+    pipeline: Annotated[str, typer.Argument(help=f"Which pipeline: {', '.join(CATALOG)}.")] = "train-and-deploy",
+) -> None:
+    """List a pipeline's parameters with their types, defaults and meaning."""
+    import tempfile
+
+    from pipelines import packages
+
+    with _clear_errors(), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "package.yaml"
+        packages.compile_package(pipeline, path)
+        table = Table("parameter", "type", "default", "meaning", box=None, pad_edge=False)
+        for parameter in packages.parameters(path).values():
+            kind = parameter.type.lower().removeprefix("number_")
+            default = "" if parameter.required else json.dumps(parameter.default)
+            table.add_row(parameter.name, kind, default, parameter.description)
+    Console().print(table)
+
+
+@app.command()
+def status(
+    as_json: JsonOption = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Start services again whose supervisor has died.")] = False,
+) -> None:
+    """Show the live services of this machine: model version, traffic, address.
+
+    Exits with 1 when a service is not ready or its supervisor has died.
+    """
+    from pipelines.services import services, show
+
+    with _clear_errors():
+        found = services(settings().home, repair)
+    if as_json:
+        sys.stdout.write(json.dumps({"services": found}) + "\n")
+    else:
+        show(found, Console())
+    raise typer.Exit(0 if all(service["ready"] for service in found) else 1)
+
+
+@app.command()
+def stop() -> None:
+    """End every service of this machine and everything they started."""
+    from serving.local import client
+
+    home = settings().home
+    with _clear_errors():
+        names = client.names(home)
+        client.stop(home)
+    typer.echo(f"stopped {', '.join(names)}" if names else "nothing was running")
+
+
+@app.command()
+def demo(
+    requests: Annotated[int, typer.Option(min=100, help="Least number of client requests during act 2.")] = 2000,
+) -> None:
+    """Play the story in four acts: first champion, better challenger, blocked challenger, rolled-back challengers.
+
+    It has a home of its own, .sluiceway/demo, and ends its service when it is over.
+    """
+    from pipelines.demo import play
+
+    with _clear_errors():
+        ok = play(Console(), requests)
+    raise typer.Exit(0 if ok else 1)
+
+
+def _pairs(given: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--set")
+        pairs[name.strip()] = value
+    return pairs

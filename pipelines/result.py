@@ -1,0 +1,121 @@
+"""How a run ended, as one JSON object and one exit code."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from components.settings import settings
+from pipelines.record import RunRecord, State
+from pipelines.runner import outputs_json
+
+RunState = Literal["promoted", "blocked", "rolled_back", "failed"]
+
+EXIT_CODES: dict[str, int] = {"promoted": 0, "failed": 1, "blocked": 3, "rolled_back": 4}
+
+
+class StepTime(BaseModel):
+    """One step's time: ``work_seconds`` is the part after the process and its imports had started."""
+
+    model_config = ConfigDict(frozen=True)
+
+    state: State
+    seconds: float
+    work_seconds: float
+    fact: str
+
+
+class RunResult(BaseModel):
+    """What ``sluiceway run --json`` ends with.
+
+    Attributes:
+        state: how the run ended.
+        exit_code: what the process ends with: 0 promoted, 1 failed, 3 blocked at the gate, 4 rolled back, 5 busy.
+        run_id: the run.
+        service: the model's and service's name.
+        error: why it failed, one sentence.
+        data_version: the snapshot's version.
+        model_version: the registered version, empty when none was registered.
+        decision: the gate's decision with every check, as ``decision.json`` holds it.
+        metrics: test metrics of the challenger with their intervals.
+        traffic: who gets how much of the live traffic now.
+        url: the live service's address; empty when there is none.
+        report: path of the HTML report.
+        seconds: wall time.
+        steps: time and fact per step.
+    """
+
+    state: RunState
+    exit_code: int
+    run_id: str
+    service: str
+    error: str = ""
+    data_version: str = ""
+    model_version: str = ""
+    decision: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    traffic: list[dict[str, Any]] = []
+    url: str = ""
+    report: str = ""
+    seconds: float = 0.0
+    steps: dict[str, StepTime] = {}
+
+
+def result_of(record: RunRecord, report: Path) -> RunResult:
+    """Sum up a run that has ended."""
+    failed = record.failed()
+    decision = outputs_json(record.step("evaluate").artifact("decision"))
+    live = live_service(record.service)
+    state: RunState = "failed"
+    if failed is None:
+        outcome = record.step("rollout").outputs.get("outcome")
+        state = outcome if outcome else "blocked"
+    return RunResult(
+        state=state,
+        exit_code=failed.exit_code if failed else EXIT_CODES[state],
+        run_id=record.run_id,
+        service=record.service,
+        error=f"{failed.name}: {failed.error}" if failed else "",
+        data_version=str(record.step("resolve").outputs.get("source_version", "")),
+        model_version=str(record.step("register").outputs.get("version", "")),
+        decision=decision,
+        metrics=decision.get("metrics", {}),
+        traffic=live.get("traffic", []),
+        url=live.get("url", ""),
+        report=str(report),
+        seconds=round(record.seconds, 3),
+        steps={
+            step.name: StepTime(
+                state=step.state,
+                seconds=round(step.seconds, 3),
+                work_seconds=round(step.work_seconds, 3),
+                fact=step.fact or step.error,
+            )
+            for step in record.steps.values()
+            if step.state is not State.PENDING
+        },
+    )
+
+
+def live_service(name: str) -> dict[str, Any]:
+    """The live service's address and traffic; empty when it is not live."""
+    from serving.local import client
+
+    home = settings().home
+    document = client.read(home, name)
+    if document is None or not client.alive(home, name):
+        return {}
+    status = document.get("status", {})
+    predictor = status.get("components", {}).get("predictor", {})
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
+    version = document["metadata"].get("annotations", {}).get("sluiceway.dev/model-version", "")
+    return {
+        "name": name,
+        "ready": ready,
+        "url": status.get("url", ""),
+        "model_version": version,
+        "traffic": [
+            {key: entry[key] for key in ("revisionName", "percent") if key in entry}
+            for entry in predictor.get("traffic", [])
+        ],
+    }
