@@ -1,0 +1,119 @@
+"""Reads a feature set as the frames that models are fitted and measured on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import BadInput
+from components.features.schema import SPLITS, FeatureSchema
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: the model's input columns and the target.
+
+    Attributes:
+        inputs: ``(rows, features)``, the frame that :func:`serving.bundle.model_frame` makes.
+        target: ``(rows,)``; int64 class index, or float64 for regression.
+    """
+
+    inputs: "pd.DataFrame"
+    target: "np.ndarray[Any, Any]"
+
+
+def target_values(table: "pd.DataFrame", schema: FeatureSchema, split: str) -> "np.ndarray[Any, Any]":
+    """The target of a split, checked.
+
+    Raises:
+        BadInput: missing or infinite values, or an index outside the classes.
+    """
+    import numpy as np
+
+    values = table[schema.target].to_numpy(dtype="float64", na_value=np.nan)
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise BadInput(
+            f"{bad:,} of {len(values):,} rows of the {split} split have no finite value in the target "
+            f"{schema.target!r}: remove those rows before training."
+        )
+    if schema.task == "regression":
+        return values
+    indices = values.astype("int64")
+    if len(indices) and (indices.min() < 0 or indices.max() >= len(schema.classes)):
+        raise BadInput(
+            f"The target {schema.target!r} of the {split} split holds a class index outside 0 to "
+            f"{len(schema.classes) - 1}: run the features step again."
+        )
+    return indices
+
+
+def read_table(folder: Path, split: str, schema: FeatureSchema) -> "pd.DataFrame":
+    """A split's table as written by the features step.
+
+    Raises:
+        BadInput: the file or a column of it is missing, or it has no rows.
+    """
+    import pandas as pd
+
+    path = folder / f"{split}.parquet"
+    if not path.is_file():
+        raise BadInput(f"The feature set {folder} has no {path.name}: run the features step again.")
+    table = pd.read_parquet(path)
+    absent = [f.name for f in schema.features if f.name not in table] + [schema.target] * (schema.target not in table)
+    if absent:
+        raise BadInput(f"{path} has no column {', '.join(map(repr, absent))}: run the features step again.")
+    if table.empty:
+        raise BadInput(
+            f"The {split} split of {folder} has no rows: give more data, or a larger share to that split, "
+            "in the features step."
+        )
+    return table
+
+
+def read_splits(folder: Path) -> tuple[FeatureSchema, dict[str, Split]]:
+    """Read the train and valid splits and the schema.
+
+    Raises:
+        BadInput: the feature set is incomplete or empty, or a class has no row to learn from.
+    """
+    from serving.bundle import model_frame
+
+    schema = read_schema(folder)
+    splits = {}
+    for name in SPLITS[:2]:
+        table = read_table(folder, name, schema)
+        splits[name] = Split(model_frame(table, schema), target_values(table, schema, name))
+    _check_classes(schema, splits["train"])
+    return schema, splits
+
+
+def read_schema(folder: Path) -> FeatureSchema:
+    """Read ``features.json``.
+
+    Raises:
+        BadInput: it is missing or not valid.
+    """
+    try:
+        return FeatureSchema.read(folder)
+    except FileNotFoundError as error:
+        raise BadInput(f"{folder} is not a feature set: it has no features.json.") from error
+    except ValueError as error:
+        raise BadInput(f"features.json in {folder} is not valid: {error}".replace("\n", " ")) from error
+
+
+def _check_classes(schema: FeatureSchema, train: Split) -> None:
+    import numpy as np
+
+    if schema.task == "regression":
+        return
+    counts = np.bincount(train.target, minlength=len(schema.classes))
+    absent = [schema.classes[index] for index in np.flatnonzero(counts == 0)]
+    if absent:
+        raise BadInput(
+            f"No row of the train split has {schema.target!r} = {', '.join(map(repr, absent))}: "
+            "give more rows of that class, or remove the class from the data."
+        )

@@ -1,0 +1,53 @@
+"""Checks the hyperparameters that a user gives against the estimator's own parameters."""
+
+import difflib
+from typing import Any
+
+from components.errors import BadInput
+from components.features.schema import FeatureSchema
+from components.train.trainers import TRAINERS
+
+
+def checked(trainer: str, schema: FeatureSchema, chosen: dict[str, Any]) -> dict[str, Any]:
+    """The estimator's full parameters: its defaults, ours, and what the user chose.
+
+    KFP passes numbers as doubles, so ``200.0`` for a parameter that counts becomes ``200``; the keys of
+    ``class_weight`` are class labels, as in the data.
+
+    Raises:
+        BadInput: an unknown trainer or parameter; the message lists the valid names, near matches first.
+    """
+    if trainer not in TRAINERS:
+        raise BadInput(f"There is no trainer {trainer!r}{_near(trainer, list(TRAINERS))}.")
+    valid = TRAINERS[trainer].parameters(schema.task, {})
+    for name in chosen:
+        if name == "random_state":
+            raise BadInput("The hyperparameter 'random_state' is set by the parameter 'seed': use that.")
+        if name not in valid:
+            raise BadInput(f"The trainer {trainer!r} has no hyperparameter {name!r}{_near(name, list(valid))}.")
+    values = {name: _number(value, valid[name]) for name, value in chosen.items()}
+    if isinstance(values.get("class_weight"), dict):
+        values["class_weight"] = _by_index(values["class_weight"], schema.classes)
+    return TRAINERS[trainer].parameters(schema.task, values)
+
+
+def _near(name: str, valid: list[str]) -> str:
+    close = difflib.get_close_matches(name, valid, n=3, cutoff=0.6)
+    meant = f": did you mean {' or '.join(map(repr, close))}?" if close else ";"
+    return (
+        f"{meant} The valid names are {', '.join(sorted(valid))}"
+        if close
+        else f"; use one of {', '.join(sorted(valid))}"
+    )
+
+
+def _number(value: Any, default: Any) -> Any:
+    counts = not isinstance(default, float)
+    return int(value) if isinstance(value, float) and counts and value.is_integer() else value
+
+
+def _by_index(weights: dict[str, float], classes: tuple[str, ...]) -> dict[int, float]:
+    unknown = [label for label in weights if label not in classes]
+    if unknown:
+        raise BadInput(f"class_weight names the class {unknown[0]!r}; the target's classes are {', '.join(classes)}.")
+    return {classes.index(label): weight for label, weight in weights.items()}

@@ -1,0 +1,198 @@
+"""Trains a model from a feature set and writes its bundle."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import BadInput
+from components.evaluate.metrics import PRIMARY, measure
+from components.features.schema import FILE as FEATURES_FILE
+from components.features.schema import FeatureSchema
+from components.files import whole_folder
+from components.train import mlmodel
+from components.train.feature_set import Split, read_splits
+from components.train.hyperparameters import checked
+from components.train.parity import compare, not_measured, predictions, probes
+from components.train.recipe import digest, origin, recipe
+from components.train.trainers import Fitted, fit
+from serving.schema import FILE, NATIVE_FILE, ONNX_FILE, BundleManifest, Parity
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    import pandas as pd
+
+EXAMPLE_ROWS = 3
+BINS = 20
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training made.
+
+    Attributes:
+        manifest: the manifest that was written.
+        metrics: by name, ``train_`` and ``valid_`` in front; and the fit's own facts.
+    """
+
+    manifest: BundleManifest
+    metrics: dict[str, float]
+
+    def metadata(self) -> dict[str, Any]:
+        """What the KFP UI shows of the model artifact."""
+        manifest = self.manifest
+        shown = {"max_abs", "rows", "tolerance", "reason"}
+        return {
+            "framework": manifest.framework,
+            "task": manifest.task,
+            "classes": list(manifest.classes),
+            "runtime": manifest.runtime,
+            "parity": manifest.parity.model_dump(include=shown) if manifest.parity else {},
+            "recipe_digest": manifest.recipe_digest,
+            "data_version": manifest.recipe["data_version"],
+            "trainer": manifest.recipe["trainer"],
+            "seed": manifest.recipe["seed"],
+            "git_commit": manifest.origin["git_commit"],
+            "bytes": sum(file.bytes for file in manifest.files.values()),
+        }
+
+    def fact(self) -> str:
+        """The one thing worth knowing, for instance ``valid roc_auc 0.848, served by onnx``."""
+        name = PRIMARY[self.manifest.task]
+        return f"valid {name} {self.metrics[f'valid_{name}']:.4g}, served by {self.manifest.runtime}"
+
+
+def train(
+    features: Path,
+    bundle: Path,
+    *,
+    trainer: str = "hist_gradient_boosting",
+    hyperparameters: dict[str, Any] | None = None,
+    seed: int = 0,
+    parity_tolerance: float = 1e-6,
+) -> Trained:
+    """Fit on the train split, measure on train and valid, and write the bundle whole.
+
+    Args:
+        features: a feature set.
+        bundle: folder to write.
+        trainer: a key of ``components.train.trainers.TRAINERS``.
+        hyperparameters: what differs from the trainer's defaults.
+        seed: every random choice follows from it.
+        parity_tolerance: largest difference between ONNX and native predictions that counts as the same.
+
+    Raises:
+        BadInput: the feature set or a hyperparameter cannot be used.
+        StorageFull: the bundle does not fit on the disk.
+    """
+    began = time.monotonic()
+    _check_seed(seed)
+    schema, splits = read_splits(features)
+    parameters = checked(trainer, schema, hyperparameters or {})
+    fitted = fit(trainer, schema, splits["train"], splits["valid"], parameters, seed)
+    scores = {name: predictions(fitted.pipeline, split.inputs, schema) for name, split in splits.items()}
+    metrics = {
+        f"{name}_{key}": value
+        for name, split in splits.items()
+        for key, value in measure(schema.task, split.target, scores[name]).items()
+    }
+    graph, measured = _graph(fitted, splits["valid"], scores["valid"], schema, (parity_tolerance, seed))
+    made = _Made(
+        schema=schema,
+        pipeline=fitted.pipeline,
+        example=splits["train"].inputs.head(EXAMPLE_ROWS),
+        bins=prediction_bins(schema.task, scores["valid"]),
+        recipe=recipe(schema, trainer, parameters, seed, parity_tolerance),
+        graph=graph,
+        parity=measured,
+    )
+    return Trained(_write(bundle, made, began), metrics | fitted.facts)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What goes into the bundle."""
+
+    schema: FeatureSchema
+    pipeline: Any
+    example: "pd.DataFrame"
+    bins: tuple[float, ...]
+    recipe: dict[str, Any]
+    graph: "onnx.ModelProto | None"
+    parity: Parity
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise BadInput(f"The seed is {seed}; it must be from 0 to {2**32 - 1}.")
+
+
+def _graph(
+    fitted: Fitted, valid: Split, scores: "np.ndarray[Any, Any]", schema: FeatureSchema, limits: tuple[float, int]
+) -> "tuple[onnx.ModelProto | None, Parity]":
+    """The ONNX graph and its parity; no graph where it cannot be built or does not hold."""
+    import numpy as np
+    import pandas as pd
+
+    from components.train.graph import NoGraph, build
+
+    tolerance, seed = limits
+    try:
+        graph = build(fitted.pipeline, schema)
+    except NoGraph as error:
+        return None, not_measured(tolerance, str(error))
+    made_up = probes(valid.inputs, schema, fitted.pipeline, seed)
+    wanted = np.concatenate([scores, predictions(fitted.pipeline, made_up, schema)])
+    rows = pd.concat([valid.inputs, made_up], ignore_index=True)
+    measured = compare(graph, rows, wanted, schema, tolerance)
+    return (graph if measured.holds else None), measured
+
+
+def _write(bundle: Path, made: _Made, began: float) -> BundleManifest:
+    from serving.bundle import digest_files
+
+    schema, identity = made.schema, digest(made.recipe)
+    with whole_folder(bundle) as folder:
+        trusted = _write_native(folder / NATIVE_FILE, made.pipeline)
+        if made.graph is not None:
+            (folder / ONNX_FILE).write_bytes(made.graph.SerializeToString(deterministic=True))
+        (folder / FEATURES_FILE).write_text(schema.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        mlmodel.write(folder, schema, made.example, trusted, identity)
+        manifest = BundleManifest(
+            framework="sklearn",
+            task=schema.task,
+            classes=schema.classes,
+            runtime="native" if made.graph is None else "onnx",
+            prediction_bins=made.bins,
+            recipe=made.recipe,
+            recipe_digest=identity,
+            origin=origin(time.monotonic() - began),
+            parity=made.parity,
+            files=digest_files(folder),
+        )
+        (folder / FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _write_native(path: Path, pipeline: Any) -> list[str]:
+    """Write the pipeline with skops, check that serving would load it, and return the types MLflow must trust."""
+    import skops.io
+
+    from serving.trust import check
+
+    skops.io.dump(pipeline, path)
+    check(path)
+    return sorted(skops.io.get_untrusted_types(file=path))
+
+
+def prediction_bins(task: str, scores: "np.ndarray[Any, Any]") -> tuple[float, ...]:
+    """Edges for counting live predictions: twenty equal ones of probability, or quantiles of values on valid."""
+    import numpy as np
+
+    if task == "multiclass":
+        return ()
+    if task == "binary":
+        return tuple(index / BINS for index in range(BINS + 1))
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, BINS + 1)))
+    return tuple(map(float, edges)) if len(edges) > 1 else ()
