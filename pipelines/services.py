@@ -5,9 +5,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from serving.local import client
 
 from pipelines.result import live_service
+from serving.local import client
 
 
 def services(home: Path, repair: bool) -> list[dict[str, Any]]:

@@ -99,10 +99,10 @@ def roll_out(home: Path, service: str, plan: RolloutPlan, revision: str, say: Sa
 
 def _shift(home: Path, ledger: Ledger, target: SingleMachine, action: Action) -> None:
     assert ledger.candidate is not None
-    ledger.note("shift", action.weight, reason=action.reason)
-    ledgers.save(home, ledger)
     if ledger.stable is not None:
         target.shift(ledger.candidate, action.weight)
+    ledger.note("shift", action.weight, reason=action.reason)
+    ledgers.save(home, ledger)
 
 
 def _watch(home: Path, ledger: Ledger, target: SingleMachine, plan: RolloutPlan, revision: str, weight: int) -> Action:

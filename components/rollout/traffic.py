@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,15 +11,20 @@ from typing import Any, Self
 import httpx
 
 PREDICTION = "__prediction__"
+CHAMPION = "__champion__"
 _CLIENTS = 4
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Raw rows with the offline prediction of each: probabilities in class order, or one value."""
+    """Raw rows with the offline prediction of each: probabilities in class order, or one value.
+
+    ``champion`` holds the champion's predictions of the same rows; empty when there is none.
+    """
 
     instances: tuple[dict[str, Any], ...]
     predictions: tuple[tuple[float, ...], ...]
+    champion: tuple[tuple[float, ...], ...] = ()
 
 
 def read_rows(predictions: Path, limit: int = 0) -> Rows:
@@ -33,8 +38,9 @@ def read_rows(predictions: Path, limit: int = 0) -> Rows:
         table = connection.read_parquet(str(predictions))
         records = (table.limit(limit) if limit else table).to_arrow_table().to_pylist()
     return Rows(
-        tuple({k: _plain(v) for k, v in record.items() if k != PREDICTION} for record in records),
+        tuple({k: _plain(v) for k, v in record.items() if k not in (PREDICTION, CHAMPION)} for record in records),
         tuple(tuple(record[PREDICTION]) for record in records),
+        tuple(tuple(record[CHAMPION]) for record in records if record.get(CHAMPION) is not None),
     )
 
 
@@ -52,13 +58,29 @@ class Replay:
         failed: requests without a 200 answer.
     """
 
-    def __init__(self, url: str, name: str, instances: Sequence[dict[str, Any]], per_second: float) -> None:
-        """Prepare the clients; ``per_second`` 0 sends nothing."""
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        instances: Sequence[dict[str, Any]],
+        per_second: float,
+        answered: Callable[[httpx.Response | None], None] = lambda _answer: None,
+    ) -> None:
+        """Prepare the clients.
+
+        Args:
+            url: the service.
+            name: the model's name.
+            instances: the rows, sent one per request, over and over.
+            per_second: how many in all; 0 sends none.
+            answered: called with each answer, or None when there was none; from several threads.
+        """
         self.sent = 0
         self.failed = 0
         self._endpoint = f"{url}/v1/models/{name}:predict"
         self._instances = itertools.cycle(instances)
         self._per_second = per_second if instances else 0
+        self._answered = answered
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._client, daemon=True) for _ in range(_CLIENTS)]
@@ -91,6 +113,9 @@ class Replay:
 
     def _send(self, client: httpx.Client, instance: dict[str, Any]) -> bool:
         try:
-            return client.post(self._endpoint, json={"instances": [instance]}).status_code == 200
+            answer = client.post(self._endpoint, json={"instances": [instance]})
         except httpx.HTTPError:
+            self._answered(None)
             return False
+        self._answered(answer)
+        return answer.status_code == 200

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from serving.local import client, metrics
-
 from components.rollout.evidence import Arm, Observation
 from components.rollout.ledger import Release
+from serving.local import client, metrics
 
 READY_SECONDS = 60.0
 
