@@ -12,6 +12,7 @@ from statistics import NormalDist
 
 from components.rollout.evidence import Arm, Observation
 from components.rollout.plan import RolloutPlan, Slo
+from components.rollout.shift import stability
 
 FIRST_LOOK = 25
 _SIGNALS = 3
@@ -55,7 +56,7 @@ def requests_for_look(look: int) -> int:
     return FIRST_LOOK << (look - 1)
 
 
-def judge(seen: Observation, plan: RolloutPlan, look: int) -> Verdict:
+def judge(seen: Observation, plan: RolloutPlan, look: int, expected_shift: float = 0.0) -> Verdict:
     """Judge the challenger against the champion on what both answered in this step.
 
     ``HARM`` as soon as one signal proves it, ``OK`` when the challenger has answered ``min_requests`` and every
@@ -65,13 +66,15 @@ def judge(seen: Observation, plan: RolloutPlan, look: int) -> Verdict:
         seen: counts since the step began.
         plan: the margins and the least number of requests.
         look: which look this is, from 1; each is taken once, see :func:`requests_for_look`.
+        expected_shift: the stability index between both versions' predictions of the held-out rows, which the gate
+            has seen and passed; only what live traffic adds to it is harm.
     """
     alpha = plan.slo.false_rollback_rate * 6 / (math.pi * look) ** 2 / _SIGNALS
     enough = seen.canary.requests >= plan.min_requests
     checks = (
         _errors(seen, plan.slo, alpha),
         _latency(seen, plan.slo, alpha),
-        _predictions(seen, plan.slo, alpha, enough),
+        _predictions(seen, plan.slo.prediction_shift + expected_shift, alpha, enough),
     )
     for finding in (Finding.HARM, Finding.UNCLEAR):
         for check in checks:
@@ -113,14 +116,13 @@ def _latency(seen: Observation, slo: Slo, alpha: float) -> Check:
     return Check("latency", base, mine, lower, slo.slow_share_margin, finding, reason)
 
 
-def _predictions(seen: Observation, slo: Slo, alpha: float, enough: bool) -> Check:
-    """Both versions answer random shares of one traffic, so their predictions should be alike."""
-    shift, p_value = prediction_shift(seen.stable, seen.canary)
-    limit = slo.prediction_shift
+def _predictions(seen: Observation, limit: float, alpha: float, enough: bool) -> Check:
+    """Both versions answer random shares of one traffic, so their predictions should differ as they did offline."""
+    shift, p_value = stability(seen.stable.predictions, seen.canary.predictions)
     if math.isnan(shift):
         return Check("predictions", 0.0, shift, shift, limit, Finding.OK, "no predictions to compare")
     shifted = enough and shift > limit and p_value < alpha
-    reason = f"predictions shifted by a PSI of {shift:.2f} ({limit:.2f} allowed; p = {p_value:.2g})"
+    reason = f"predictions differ by a stability index of {shift:.2f} ({limit:.2f} allowed; p = {p_value:.2g})"
     return Check("predictions", 0.0, shift, shift, limit, Finding.HARM if shifted else Finding.OK, reason)
 
 
@@ -158,46 +160,3 @@ def difference_lower_bound(x1: int, n1: int, x2: int, n2: int, alpha: float) -> 
     p1, p2 = x1 / max(n1, 1), x2 / n2
     _, high2 = wilson(x2, n2, z)
     return p1 - p2 - math.sqrt((p1 - low1) ** 2 + (high2 - p2) ** 2)
-
-
-def prediction_shift(stable: Arm, canary: Arm) -> tuple[float, float]:
-    """Population stability index between two count vectors, and the p-value of a chi-squared homogeneity test.
-
-    Bins that hold under 5 of the pooled counts expected in either arm are merged into their neighbour, as the
-    chi-squared approximation asks. PSI is the symmetrised Kullback-Leibler divergence of the shares. (NaN, 1) when
-    an arm has no predictions.
-    """
-    from scipy.special import chdtrc  # a fifth of the import time of scipy.stats
-
-    keys = sorted(set(stable.predictions) | set(canary.predictions), key=_bin_order)
-    pairs = [(stable.predictions.get(k, 0.0), canary.predictions.get(k, 0.0)) for k in keys]
-    total_stable, total_canary = sum(s for s, _ in pairs), sum(c for _, c in pairs)
-    if not total_stable or not total_canary:
-        return math.nan, 1.0
-    smaller_share = min(total_stable, total_canary) / (total_stable + total_canary)
-    merged: list[tuple[float, float]] = []
-    held = (0.0, 0.0)
-    for pair in pairs:
-        held = (held[0] + pair[0], held[1] + pair[1])
-        if sum(held) * smaller_share >= 5:
-            merged.append(held)
-            held = (0.0, 0.0)
-    if merged and sum(held):
-        merged[-1] = (merged[-1][0] + held[0], merged[-1][1] + held[1])
-    if len(merged) < 2:
-        return 0.0, 1.0
-    psi = chi_squared = 0.0
-    for s, c in merged:
-        share_s, share_c = (s + 0.5) / (total_stable + 1), (c + 0.5) / (total_canary + 1)
-        psi += (share_c - share_s) * math.log(share_c / share_s)
-        for count, total in ((s, total_stable), (c, total_canary)):
-            expected = (s + c) * total / (total_stable + total_canary)
-            chi_squared += (count - expected) ** 2 / expected
-    return psi, float(chdtrc(len(merged) - 1, chi_squared))
-
-
-def _bin_order(key: str) -> tuple[int, float, str]:
-    try:
-        return 0, float(key), ""
-    except ValueError:
-        return 1, 0.0, key

@@ -19,9 +19,10 @@ from components.rollout.evidence import Arm, Observation
 from components.rollout.judge import Finding, Verdict, judge, requests_for_look
 from components.rollout.ledger import Ledger, Phase
 from components.rollout.plan import RolloutPlan
+from components.rollout.shift import count_values, stability
 from components.rollout.state import Action, Do, decide
 from components.rollout.targets.single_machine import SingleMachine
-from components.rollout.traffic import Replay, read_rows
+from components.rollout.traffic import Replay, Rows, read_rows
 
 Outcome = Literal["promoted", "rolled_back"]
 Say = Callable[[str], None]
@@ -60,11 +61,11 @@ def replay_and_roll_out(
     """Roll out while held-out rows are replayed to the service; see :func:`roll_out`."""
     rows = read_rows(predictions)
     with Replay(SingleMachine(home, service).url(), service, rows.instances, per_second) as replay:
-        result = roll_out(home, service, plan, revision, say)
+        result = roll_out(home, service, plan, revision, rows, say)
     return replace(result, sent=replay.sent, failed=replay.failed)
 
 
-def roll_out(home: Path, service: str, plan: RolloutPlan, revision: str, say: Say) -> Result:
+def roll_out(home: Path, service: str, plan: RolloutPlan, revision: str, rows: Rows, say: Say) -> Result:
     """Take the staged candidate through the plan's steps.
 
     Args:
@@ -72,6 +73,7 @@ def roll_out(home: Path, service: str, plan: RolloutPlan, revision: str, say: Sa
         service: the InferenceService's name.
         plan: steps and margins.
         revision: the staged revision, empty when the candidate is the champion that is live already.
+        rows: held-out rows with both versions' offline predictions, for the shift that is to be expected.
         say: told of each step.
 
     Raises:
@@ -89,7 +91,7 @@ def roll_out(home: Path, service: str, plan: RolloutPlan, revision: str, say: Sa
         while action.do is Do.ADVANCE:
             _shift(home, ledger, target, action)
             say(f"{action.weight} % to the challenger")
-            action = _watch(home, ledger, target, plan, revision, action.weight)
+            action = _watch(home, ledger, target, plan, revision, rows, action.weight)
         if action.do is Do.PROMOTE:
             promote(home, ledger, action.reason)
             return Result("promoted", action.reason, target.url())
@@ -113,7 +115,7 @@ def _watch(home: Path, ledger: Ledger, target: SingleMachine, plan: RolloutPlan,
         time.sleep(_SAMPLE_SECONDS)
         seen = target.observe(revision).since(start)
         if seen.canary.requests >= requests_for_look(look):
-            verdict = judge(seen, plan, look)
+            verdict = judge(seen, plan, look, _expected_shift(rows, seen.stable))
             while seen.canary.requests >= requests_for_look(look):
                 look += 1
         elif verdict.finding is Finding.UNCLEAR and not verdict.checks:
@@ -124,6 +126,26 @@ def _watch(home: Path, ledger: Ledger, target: SingleMachine, plan: RolloutPlan,
             ledger.note("verdict", weight, action=action.do, reason=action.reason, checks=_rows(verdict))
             ledgers.save(home, ledger)
             return action
+
+
+def _expected_shift(rows: Rows, stable: Arm) -> float:
+    """The stability index between both versions' offline predictions; 0 where it cannot be known."""
+    edges = sorted(float(key) for key in stable.predictions if _is_number(key))
+    if not rows.champion or len(edges) < 2 or len(edges) < len(stable.predictions):
+        return 0.0
+    champion, challenger = (
+        count_values([scores[-1] for scores in predictions], edges[:-1])
+        for predictions in (rows.champion, rows.predictions)
+    )
+    return stability(champion, challenger)[0]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def promote(home: Path, ledger: Ledger, reason: str) -> None:

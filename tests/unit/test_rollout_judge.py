@@ -10,11 +10,11 @@ from components.rollout.judge import (
     Finding,
     difference_lower_bound,
     judge,
-    prediction_shift,
     requests_for_look,
     wilson,
 )
 from components.rollout.plan import RolloutPlan
+from components.rollout.shift import count_values, stability
 
 PLAN = RolloutPlan()
 EDGES = (1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, math.inf)
@@ -118,9 +118,9 @@ def test_difference_bound_agrees_with_published_values():
 
 def test_shift_is_zero_for_equal_shares_and_unknown_without_predictions():
     counts = {str(i): 100.0 for i in range(10)}
-    shift, p_value = prediction_shift(Arm(predictions=counts), Arm(predictions=counts))
-    assert (round(shift, 6), round(p_value, 6)) == (0.0, 1.0)
-    assert math.isnan(prediction_shift(Arm(), Arm(predictions=counts))[0])
+    index, p_value = stability(counts, counts)
+    assert (round(index, 6), round(p_value, 6)) == (0.0, 1.0)
+    assert math.isnan(stability({}, counts)[0])
 
 
 def test_the_p_value_is_that_of_the_chi_squared_homogeneity_test():
@@ -128,4 +128,20 @@ def test_the_p_value_is_that_of_the_chi_squared_homogeneity_test():
 
     stable, canary = {"a": 120.0, "b": 300.0, "c": 80.0}, {"a": 45.0, "b": 60.0, "c": 20.0}
     expected = chi2_contingency([list(stable.values()), list(canary.values())]).pvalue
-    assert prediction_shift(Arm(predictions=stable), Arm(predictions=canary))[1] == pytest.approx(expected)
+    assert stability(stable, canary)[1] == pytest.approx(expected)
+
+
+def test_counts_by_other_bin_edges_are_brought_to_the_stable_versions():
+    rng = np.random.default_rng(0)
+    stable = count_values(rng.normal(150, 50, 4000), [60, 90, 110, 130, 150, 170, 190, 220])
+    same = count_values(rng.normal(150, 50, 2000), [65, 95, 118, 133, 149, 166, 188, 215])
+    moved = count_values(rng.normal(200, 50, 2000), [110, 140, 160, 180, 200, 220, 240, 260])
+    assert stability(stable, same)[0] < 0.02
+    assert stability(stable, moved)[0] > 0.25
+
+
+def test_a_shift_that_the_gate_has_seen_offline_is_no_harm():
+    rng = np.random.default_rng(3)
+    seen = Observation(arm(rng, 3600), arm(rng, 400, mean=0.65))
+    assert judge(seen, PLAN, 5).finding is Finding.HARM
+    assert judge(seen, PLAN, 5, expected_shift=1.0).finding is Finding.OK

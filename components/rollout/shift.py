@@ -1,0 +1,83 @@
+"""How far two versions' predictions are apart, from their counts by bin or label."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+
+def count_values(values: Sequence[float], edges: Sequence[float]) -> dict[str, float]:
+    """Count values by the upper edge of their bin, as the server's histogram does.
+
+    Args:
+        values: predictions.
+        edges: upper edges, ascending; values above the last count under ``inf``.
+    """
+    import numpy as np
+
+    bins = np.bincount(np.searchsorted(np.asarray(edges, dtype=float), values, side="left"), minlength=len(edges) + 1)
+    return {str(edge): float(count) for edge, count in zip([*edges, math.inf], bins, strict=True)}
+
+
+def stability(stable: Mapping[str, float], canary: Mapping[str, float]) -> tuple[float, float]:
+    """Population stability index between two sets of counts, and the p-value of a chi-squared homogeneity test.
+
+    The index is the symmetrised Kullback-Leibler divergence of the shares. Counts by different bin edges are first
+    brought to the stable version's, linearly within a bin. Bins with under 5 counts expected in either arm are
+    merged into the next, as the chi-squared approximation asks.
+
+    Returns:
+        Index and p-value; (NaN, 1) when an arm has no predictions.
+    """
+    from scipy.special import chdtrc  # a fifth of the import time of scipy.stats
+
+    total_stable, total_canary = sum(stable.values()), sum(canary.values())
+    if not total_stable or not total_canary:
+        return math.nan, 1.0
+    merged = _merge(_align(stable, canary), min(total_stable, total_canary) / (total_stable + total_canary))
+    if len(merged) < 2:
+        return 0.0, 1.0
+    index = chi_squared = 0.0
+    for s, c in merged:
+        share_s, share_c = (s + 0.5) / (total_stable + 1), (c + 0.5) / (total_canary + 1)
+        index += (share_c - share_s) * math.log(share_c / share_s)
+        for count, total in ((s, total_stable), (c, total_canary)):
+            expected = (s + c) * total / (total_stable + total_canary)
+            chi_squared += (count - expected) ** 2 / expected
+    return index, float(chdtrc(len(merged) - 1, chi_squared))
+
+
+def _merge(pairs: Sequence[tuple[float, float]], smaller_share: float) -> list[tuple[float, float]]:
+    merged: list[tuple[float, float]] = []
+    s = c = 0.0
+    for more_s, more_c in pairs:
+        s, c = s + more_s, c + more_c
+        if (s + c) * smaller_share >= 5:
+            merged.append((s, c))
+            s = c = 0.0
+    if merged and s + c:
+        merged[-1] = (merged[-1][0] + s, merged[-1][1] + c)
+    return merged
+
+
+def _align(stable: Mapping[str, float], canary: Mapping[str, float]) -> list[tuple[float, float]]:
+    try:
+        edges = sorted(float(key) for key in stable)
+        theirs = sorted((float(key), count) for key, count in canary.items())
+    except ValueError:  # counts by label
+        return [(stable.get(k, 0.0), canary.get(k, 0.0)) for k in sorted(set(stable) | set(canary))]
+    by_edge = {float(key): count for key, count in stable.items()}
+    below = [_count_below(edge, theirs) for edge in edges]
+    below[-1] = sum(count for _, count in theirs)
+    return [
+        (by_edge[edge], after - before) for edge, (before, after) in zip(edges, pairwise([0.0, *below]), strict=True)
+    ]
+
+
+def _count_below(edge: float, bins: Sequence[tuple[float, float]]) -> float:
+    total, low = 0.0, -math.inf
+    for high, count in bins:
+        if high > edge:
+            inside = (edge - low) / (high - low) if math.isfinite(low) and math.isfinite(high) and edge > low else 0.0
+            return total + inside * count
+        total, low = total + count, high
+    return total
