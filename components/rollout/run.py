@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from components.errors import BadInput
 from components.register import registry
 from components.rollout import ledger as ledgers
-from components.rollout.evidence import Arm, Observation
+from components.rollout.evidence import Arm
 from components.rollout.judge import Finding, Verdict, judge, requests_for_look
-from components.rollout.ledger import Ledger, Phase
+from components.rollout.ledger import Ledger, Phase, Release
 from components.rollout.plan import RolloutPlan
 from components.rollout.shift import count_values, stability
 from components.rollout.state import Action, Do, decide
@@ -86,12 +86,7 @@ def roll_out(home: Path, service: str, plan: RolloutPlan, revision: str, rows: R
             return Result("promoted", "this model is the champion already and keeps serving", target.url())
         ledger.phase = Phase.SHIFTING
         ledgers.save(home, ledger)
-        steps = plan.steps if ledger.stable else (100,)
-        action = Action(Do.ADVANCE, "staged and checked", steps[0])
-        while action.do is Do.ADVANCE:
-            _shift(home, ledger, target, action)
-            say(f"{action.weight} % to the challenger")
-            action = _watch(home, ledger, target, plan, revision, rows, action.weight)
+        action = _Walk(home, ledger, ledger.candidate, target, plan, revision, rows).to_the_end(say)
         if action.do is Do.PROMOTE:
             promote(home, ledger, action.reason)
             return Result("promoted", action.reason, target.url())
@@ -99,33 +94,51 @@ def roll_out(home: Path, service: str, plan: RolloutPlan, revision: str, rows: R
         return Result("rolled_back", action.reason, target.url())
 
 
-def _shift(home: Path, ledger: Ledger, target: SingleMachine, action: Action) -> None:
-    assert ledger.candidate is not None
-    if ledger.stable is not None:
-        target.shift(ledger.candidate, action.weight)
-    ledger.note("shift", action.weight, reason=action.reason)
-    ledgers.save(home, ledger)
+@dataclass(frozen=True)
+class _Walk:
+    """The candidate's way through the steps, up to the action that ends it."""
 
+    home: Path
+    ledger: Ledger
+    candidate: Release
+    target: SingleMachine
+    plan: RolloutPlan
+    revision: str
+    rows: Rows
 
-def _watch(home: Path, ledger: Ledger, target: SingleMachine, plan: RolloutPlan, revision: str, weight: int) -> Action:
-    """Watch one step until it is decided."""
-    start, began, look = target.observe(revision), time.monotonic(), 1
-    verdict = Verdict(Finding.UNCLEAR, (), f"0 of {plan.min_requests} requests so far")
-    while True:
-        time.sleep(_SAMPLE_SECONDS)
-        seen = target.observe(revision).since(start)
-        if seen.canary.requests >= requests_for_look(look):
-            verdict = judge(seen, plan, look, _expected_shift(rows, seen.stable))
-            while seen.canary.requests >= requests_for_look(look):
+    def to_the_end(self, say: Say) -> Action:
+        steps = self.plan.steps if self.ledger.stable else (100,)
+        action = Action(Do.ADVANCE, "staged and checked", steps[0])
+        while action.do is Do.ADVANCE:
+            if self.ledger.stable is not None:  # a first release has all traffic already
+                self.target.shift(self.candidate, action.weight)
+            self._note("shift", action.weight, reason=action.reason)
+            say(f"{action.weight} % to the challenger")
+            action = self._watch(action.weight)
+        return action
+
+    def _watch(self, weight: int) -> Action:
+        """Watch one step until it is decided."""
+        start, began, look = self.target.observe(self.revision), time.monotonic(), 1
+        verdict = Verdict(Finding.UNCLEAR, (), "no requests yet")
+        while True:
+            time.sleep(_SAMPLE_SECONDS)
+            seen = self.target.observe(self.revision).since(start)
+            requests = seen.canary.requests
+            if requests >= requests_for_look(look):
+                verdict = judge(seen, self.plan, look, _expected_shift(self.rows, seen.stable))
                 look += 1
-        elif verdict.finding is Finding.UNCLEAR and not verdict.checks:
-            verdict = Verdict(Finding.UNCLEAR, (), f"{seen.canary.requests} of {plan.min_requests} requests so far")
-        _note_sample(ledger, weight, seen)
-        action = decide(weight, time.monotonic() - began, verdict, plan)
-        if action.do is not Do.HOLD:
-            ledger.note("verdict", weight, action=action.do, reason=action.reason, checks=_rows(verdict))
-            ledgers.save(home, ledger)
-            return action
+            elif not verdict.checks:
+                verdict = replace(verdict, reason=f"{requests} of {self.plan.min_requests} requests so far")
+            self.ledger.note("sample", weight, stable=_arm(seen.stable), canary=_arm(seen.canary))
+            action = decide(weight, time.monotonic() - began, verdict, self.plan)
+            if action.do is not Do.HOLD:
+                self._note("verdict", weight, action=action.do, reason=action.reason, checks=_rows(verdict))
+                return action
+
+    def _note(self, what: str, weight: int, **seen: Any) -> None:
+        self.ledger.note(what, weight, **seen)
+        ledgers.save(self.home, self.ledger)
 
 
 def _expected_shift(rows: Rows, stable: Arm) -> float:
@@ -173,10 +186,6 @@ def roll_back(home: Path, ledger: Ledger, reason: str) -> None:
     ledger.note("rolled back", 0, reason=reason, version=candidate.version)
     ledger.phase, ledger.candidate = Phase.SETTLED, None
     ledgers.save(home, ledger)
-
-
-def _note_sample(ledger: Ledger, weight: int, seen: Observation) -> None:
-    ledger.note("sample", weight, stable=_arm(seen.stable), canary=_arm(seen.canary))
 
 
 def _arm(arm: Arm) -> dict[str, float | int | None]:

@@ -65,11 +65,14 @@ def _align(stable: Mapping[str, float], canary: Mapping[str, float]) -> list[tup
         theirs = sorted((float(key), count) for key, count in canary.items())
     except ValueError:  # counts by label
         return [(stable.get(k, 0.0), canary.get(k, 0.0)) for k in sorted(set(stable) | set(canary))]
-    by_edge = {float(key): count for key, count in stable.items()}
-    below = [_count_below(edge, theirs) for edge in edges]
-    below[-1] = sum(count for _, count in theirs)
+    finite = [edge for edge, _ in theirs if math.isfinite(edge)]
+    # How the counts of an outer, open bin lie is unknown: where possible only edges that both cover are compared.
+    edges = [edge for edge in edges if finite and finite[0] <= edge <= finite[-1]] or edges
+    edges = [*(edge for edge in edges if math.isfinite(edge)), math.inf]
+    ours = sorted((float(key), count) for key, count in stable.items())
     return [
-        (by_edge[edge], after - before) for edge, (before, after) in zip(edges, pairwise([0.0, *below]), strict=True)
+        (_count_below(high, ours) - _count_below(low, ours), _count_below(high, theirs) - _count_below(low, theirs))
+        for low, high in pairwise([-math.inf, *edges])
     ]
 
 
