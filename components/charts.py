@@ -29,14 +29,21 @@ class Mark:
     colour: str = "var(--ink-soft)"
 
 
+@dataclass(frozen=True)
+class XAxis:
+    """What the x axis counts, its range (from the data when not given) and its vertical lines."""
+
+    label: str
+    range: tuple[float, float] | None = None
+    marks: Sequence[Mark] = ()
+
+
 def line_chart(
     title: str,
     series: Sequence[Series],
+    axis: XAxis,
     *,
-    x_label: str,
     unit: str = "",
-    marks: Sequence[Mark] = (),
-    x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
 ) -> str:
     """Draw lines over a shared x axis.
@@ -44,10 +51,8 @@ def line_chart(
     Args:
         title: what the chart shows, also its text for screen readers.
         series: the lines; non-finite points are left out.
-        x_label: what the x axis counts.
+        axis: the x axis.
         unit: put behind each y label.
-        marks: vertical lines.
-        x_range: from the data when not given.
         y_range: from 0 to a round number above the data when not given.
 
     Returns:
@@ -56,7 +61,7 @@ def line_chart(
     lines = [(s, [(x, y) for x, y in s.points if math.isfinite(x) and math.isfinite(y)]) for s in series]
     xs = [x for _, points in lines for x, _ in points] or [0.0, 1.0]
     ys = [y for _, points in lines for _, y in points] or [0.0, 1.0]
-    x0, x1 = x_range or (min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)
+    x0, x1 = axis.range or (min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)
     y0, y1 = y_range or (min(0.0, min(ys)), _round_up(max(ys)))
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -73,12 +78,12 @@ def line_chart(
         value = x0 + (x1 - x0) * i / 6
         x, _ = place(value, y0)
         parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{value:.3g}</text>')
-    parts.extend(_mark(mark, place(mark.x, y0)[0]) for mark in marks)
+    parts.extend(_mark(mark, place(mark.x, y0)[0]) for mark in axis.marks)
     for s, points in lines:
         parts.append(_line(s, [place(x, y) for x, y in points], place(x0, y0)[1]))
     parts.append("</svg>")
     legend = "".join(f'<span><i style="background:{s.colour}"></i>{escape(s.name)}</span>' for s, _ in lines)
-    caption = f"<figcaption><b>{escape(title)}</b>{legend}<em>{escape(x_label)}</em></figcaption>"
+    caption = f"<figcaption><b>{escape(title)}</b>{legend}<em>{escape(axis.label)}</em></figcaption>"
     return f"<figure>{caption}{''.join(parts)}</figure>"
 
 
@@ -113,5 +118,5 @@ def _mark(mark: Mark, x: float) -> str:
 def _round_up(value: float) -> float:
     if value <= 0:
         return 1.0
-    size = 10 ** math.floor(math.log10(value))
+    size = 10.0 ** math.floor(math.log10(value))
     return next(step * size for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * size >= value * 1.02 or step == 10)

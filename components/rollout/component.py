@@ -51,7 +51,7 @@ def rollout(
         shutil.copyfile(ledger.path(home, service), evidence.path)
         evidence.metadata.update(outcome=result.outcome, reason=result.reason, sent=result.sent, failed=result.failed)
         current.fact = f"{result.outcome.replace('_', ' ')}: {result.reason}"
-    return (result.outcome, result.url)  # type: ignore[return-value] # KFP takes a plain tuple
+    return (result.outcome, result.url)
 
 
 @dsl.component(base_image=CONTROL, install_kfp_package=False)

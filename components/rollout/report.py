@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from components.charts import Mark, Series, line_chart
+from components.charts import Mark, Series, XAxis, line_chart
 from components.page import page
 from components.rollout.ledger import Event, Ledger
 
@@ -26,11 +26,11 @@ def timeline(events: Sequence[Event]) -> str:
     samples = [event for event in events if event.what == "sample"]
     end = max(events[-1].time - start, 1.0)
     marks = [_mark(event, start) for event in events if event.what in ("shift", *_ENDS)]
-    axis = {"x_label": "seconds since the rollout began", "marks": marks, "x_range": (0.0, end)}
+    axis = XAxis("seconds since the rollout began", (0.0, end), marks)
     charts = [
-        line_chart("Traffic to the challenger", [_weights(events, start)], unit=" %", y_range=(0, 100), **axis),
-        line_chart("Failed requests", _both(samples, start, _error_share), unit=" %", **axis),
-        line_chart("Latency, 95th percentile", _both(samples, start, _p95), unit=" ms", **axis),
+        line_chart("Traffic to the challenger", [_weights(events, start)], axis, unit=" %", y_range=(0, 100)),
+        line_chart("Failed requests", _both(samples, start, _error_share), axis, unit=" %"),
+        line_chart("Latency, 95th percentile", _both(samples, start, _p95), axis, unit=" ms"),
     ]
     return "".join(charts) + _decisions(events, start)
 
