@@ -1,0 +1,97 @@
+"""DuckDB with bounded memory, and Ibis expressions run on it without loading pandas."""
+
+import errno
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+MEMORY = "800MB"
+"""What one connection may hold; more is spilled to disk, so a step passes in a small pod whatever the data's size."""
+
+ROW = "__sluiceway_row"
+"""The column that numbers a snapshot's data rows from 1, in the order of the source."""
+
+_FULL = {
+    "No space left on device": errno.ENOSPC,
+    "Disk quota exceeded": errno.EDQUOT,
+    "File too large": errno.EFBIG,
+}
+
+
+@contextmanager
+def engine(beside: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open DuckDB; whatever it must spill goes to a folder beside an output, and is gone afterwards.
+
+    Row order is kept, time zones are UTC, and nothing is downloaded (extensions), so results are the same on any
+    machine.
+
+    Raises:
+        OSError: the disk is full while spilling or writing (DuckDB says so only in the message's text).
+    """
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".spill-", dir=beside) as spill:
+        config: dict[str, Any] = {
+            "memory_limit": MEMORY,
+            "temp_directory": spill,
+            "preserve_insertion_order": True,
+            "autoinstall_known_extensions": False,
+        }
+        with duckdb.connect(config=config) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            try:
+                yield connection
+            except duckdb.Error as error:
+                for words, number in _FULL.items():
+                    if words in str(error):
+                        raise OSError(number, words) from error
+                raise
+
+
+def identifier(name: str) -> str:
+    """Quote a name for SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: str | Path) -> str:
+    """Quote a text for SQL."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def table(connection: duckdb.DuckDBPyConnection, view: str) -> "ir.Table":
+    """An Ibis table for a view of the connection.
+
+    It is not bound to Ibis's own back end, whose results come through pandas (half a second of import): expressions
+    over it are compiled by :func:`sql` and run as they are.
+    """
+    import ibis
+    from ibis.backends.sql.datatypes import DuckDBType
+
+    columns = connection.execute(f"DESCRIBE {identifier(view)}").fetchall()
+    return ibis.table({name: DuckDBType.from_string(kind) for name, kind, *_ in columns}, name=view)
+
+
+def sql(expression: "ir.Table") -> str:
+    """Compile an Ibis expression to DuckDB's SQL."""
+    import ibis
+
+    return str(ibis.to_sql(expression, dialect="duckdb"))
+
+
+def fetch(connection: duckdb.DuckDBPyConnection, expression: "ir.Table") -> list[dict[str, Any]]:
+    """Run an Ibis expression and return its (few) rows."""
+    rows = connection.execute(sql(expression)).fetchall()
+    names = expression.columns
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
+    """Stream a query into one zstd Parquet file, in order, and return how many rows it has."""
+    count = connection.execute(f"COPY ({query}) TO {literal(path)} (FORMAT parquet, COMPRESSION zstd)").fetchall()
+    return int(count[0][0])

@@ -1,0 +1,88 @@
+"""What a source holds right now: the digest that pins every later step to its content."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from components.errors import BadInput
+from components.ingest.options import Format, ReadOptions
+from components.ingest.sources import Source as Opened
+from components.ingest.sources import SourceFile, open_source
+
+LAYOUT = 1
+"""Raised when the way a snapshot is made from the same source changes."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source as it was when looked at.
+
+    Attributes:
+        version: hexadecimal sha256 of content and options; the same wherever the bytes lie.
+        files: what it consists of, in reading order.
+        bytes: size of all files.
+        format: what the files are.
+        options: how they are to be read.
+        opened: what fetches them.
+    """
+
+    version: str
+    files: tuple[SourceFile, ...]
+    bytes: int
+    format: Format
+    options: ReadOptions
+    opened: Opened
+
+
+def resolve(source_uri: str, options: Mapping[str, Any]) -> Source:
+    """Look at a source and digest it, without copying it.
+
+    Raises:
+        BadInput: there is nothing to read, or nothing that can be read.
+        Unreachable: the store does not exist, refuses access or is down.
+    """
+    chosen = ReadOptions.of(options)
+    opened = open_source(source_uri, chosen)
+    files = opened.files()
+    kind = _one_format(files, chosen, source_uri)
+    return Source(
+        version=_version(files, kind, chosen),
+        files=files,
+        bytes=sum(file.bytes for file in files),
+        format=kind,
+        options=chosen,
+        opened=opened,
+    )
+
+
+def _one_format(files: tuple[SourceFile, ...], options: ReadOptions, uri: str) -> Format:
+    formats = {options.format_of(file.name): file.name for file in files}
+    if None in formats:
+        raise BadInput(
+            f"{formats[None]}: its suffix does not say what it is; name it with "
+            'read_options {"format": "csv"} (or tsv, jsonl, parquet).'
+        )
+    if len(formats) > 1:
+        examples = ", ".join(sorted(formats.values()))
+        raise BadInput(f"{uri} mixes kinds of files ({examples}); narrow it with a glob such as *.csv.")
+    (kind,) = formats
+    assert kind is not None
+    return kind
+
+
+def _version(files: tuple[SourceFile, ...], kind: Format, options: ReadOptions) -> str:
+    content = {
+        "layout": LAYOUT,
+        "format": kind,
+        "options": options.given(),
+        "files": [[partition(file.name), file.digest] for file in files],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def partition(name: str) -> str:
+    """The part of a file's name that carries data: folders such as ``year=2026/month=07``, which become columns."""
+    return "/".join(part for part in PurePosixPath(name).parts[:-1] if "=" in part)

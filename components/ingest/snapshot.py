@@ -1,0 +1,106 @@
+"""A snapshot: the immutable, versioned copy of a source that every later step reads.
+
+The folder holds ``part-*.parquet`` (zstd, rows in the source's order), ``snapshot.json`` and ``snapshot.dvc``, a DVC
+pointer for the folder's other files.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from components.errors import BadInput
+from components.ingest.engine import ROW, identifier, literal, table
+
+if TYPE_CHECKING:
+    import duckdb
+    import ibis.expr.types as ir
+
+FILE = "snapshot.json"
+POINTER = "snapshot.dvc"
+VIEW = "snapshot"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OriginFile(_Frozen):
+    """A file that the snapshot was made from; ``generation`` is the object store's, where there is one."""
+
+    name: str
+    digest: str
+    bytes: int
+    generation: int | None = None
+
+
+class Part(_Frozen):
+    """A Parquet file of the snapshot."""
+
+    name: str
+    rows: int
+    bytes: int
+    md5: str
+
+
+class Column(_Frozen):
+    """A column: its DuckDB type and how many values are missing (blank texts are not: they are kept as they are)."""
+
+    name: str
+    type: str
+    nulls: int
+
+
+class Snapshot(_Frozen):
+    """What ``snapshot.json`` says.
+
+    Attributes:
+        version: hexadecimal sha256 of source content and ingest options.
+        source_uri: where it came from.
+        files: the source's files with digest or generation.
+        options: the ingest options that were given.
+        rows: data rows.
+        bytes: size of the parts.
+        columns: in order.
+        parts: in row order.
+    """
+
+    layout: int = 1
+    version: str
+    source_uri: str
+    files: tuple[OriginFile, ...]
+    options: dict[str, Any]
+    rows: int
+    bytes: int
+    columns: tuple[Column, ...]
+    parts: tuple[Part, ...]
+
+
+def read(folder: Path) -> Snapshot:
+    """Read ``snapshot.json``.
+
+    Raises:
+        BadInput: the folder is no snapshot.
+    """
+    try:
+        return Snapshot.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{folder} is no snapshot: it has no {FILE}; run the ingest step first.") from error
+
+
+def relation(connection: "duckdb.DuckDBPyConnection", folder: Path, snapshot: Snapshot) -> "ir.Table":
+    """Make the snapshot readable as the view ``snapshot``, with :data:`ROW` as its first column.
+
+    Returns:
+        The Ibis table of that view; see :func:`components.ingest.engine.table`.
+    """
+    selects, before = [], 0
+    for part in snapshot.parts:
+        path = literal(folder / part.name)
+        selects.append(
+            f"SELECT file_row_number + {before + 1} AS {identifier(ROW)}, * EXCLUDE (file_row_number) "
+            f"FROM read_parquet({path}, file_row_number = true, hive_partitioning = false)"
+        )
+        before += part.rows
+    connection.execute(f"CREATE OR REPLACE VIEW {VIEW} AS {' UNION ALL '.join(selects)}")
+    return table(connection, VIEW)

@@ -1,0 +1,95 @@
+"""Where data comes from: one module per kind of source, all behind one interface."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from components.errors import BadInput
+from components.ingest.options import ReadOptions, suffix_format
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source, as it was when listed.
+
+    Attributes:
+        name: relative to the source's root, with ``/``.
+        digest: of the content, as ``algorithm:value``.
+        bytes: size.
+        generation: the object store's exact version of the object, where there is one.
+        stamp: what tells cheaply that a local file was written to since.
+    """
+
+    name: str
+    digest: str
+    bytes: int
+    generation: int | None = None
+    stamp: str = ""
+
+
+class Source(Protocol):
+    """What a kind of source must be able to do."""
+
+    def files(self) -> tuple[SourceFile, ...]:
+        """List what there is, in the order in which it is read.
+
+        Raises:
+            BadInput: there is nothing to read.
+            Unreachable: the store does not exist, refuses access or is down.
+        """
+        ...
+
+    def fetch(self, files: tuple[SourceFile, ...], folder: Path) -> list[Path]:
+        """Make the listed files available locally, under ``folder`` if they must be copied.
+
+        Raises:
+            BadInput: a file is no longer what was listed.
+            Unreachable: the store refuses or is down.
+        """
+        ...
+
+    def still(self, files: tuple[SourceFile, ...]) -> bool:
+        """Whether the files that were read are still those that were listed."""
+        ...
+
+
+def open_source(uri: str, options: ReadOptions) -> Source:
+    """Choose the module for a URI.
+
+    Raises:
+        BadInput: no source reads such a URI.
+    """
+    scheme, separator, _ = uri.partition("://")
+    scheme = scheme.lower() if separator else "file"
+    if not uri.strip():
+        raise BadInput("The source URI is empty; give a path, file://, gs:// or sklearn:// URI.")
+    if scheme == "file":
+        from components.ingest.sources.local import LocalSource
+
+        return LocalSource(uri, options)
+    if scheme == "gs":
+        from components.ingest.sources.gcs import GcsSource
+
+        return GcsSource(uri, options)
+    if scheme == "sklearn":
+        from components.ingest.sources.builtin import BuiltinSource
+
+        return BuiltinSource(uri)
+    raise BadInput(f"{uri}: no source reads {scheme}:// URIs; use a local path, file://, gs:// or sklearn://.")
+
+
+def readable(names: list[str], options: ReadOptions, where: str) -> list[str]:
+    """Keep the files that hold data (by suffix, unless the format is given), sorted; hidden files are left out.
+
+    Raises:
+        BadInput: nothing is left.
+    """
+    shown = [name for name in names if not any(part.startswith((".", "_")) for part in name.split("/"))]
+    kept = sorted(name for name in shown if options.format or suffix_format(name))
+    if not kept:
+        found = f"found {', '.join(sorted(shown)[:5])}" if shown else "found no files"
+        raise BadInput(
+            f"{where} holds no CSV, TSV, JSON-lines or Parquet file ({found}); name other files' kind with "
+            'read_options {"format": "csv"}.'
+        )
+    return kept
