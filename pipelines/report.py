@@ -117,14 +117,15 @@ def _curl(record: RunRecord, result: RunResult) -> str:
         return ""
     rows = read_rows(predictions, 1)
     body = json.dumps({"instances": list(rows.instances)}, ensure_ascii=False)
-    return f"curl -s {result.url}/v1/models/{result.service}:predict -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+    endpoint = f"{result.url}/v1/models/{result.service}:predict"
+    return f"curl -s {endpoint} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    return "n/a" if value is None else f"{value:.4g}"
 
 
 def _interval(interval: dict[str, float | None] | None) -> str:
     if not interval or interval.get("low") is None or interval.get("high") is None:
-        return "–"
+        return "n/a"
     return f"{interval['low']:.4g} to {interval['high']:.4g}"
