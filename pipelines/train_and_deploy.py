@@ -108,7 +108,8 @@ def train_and_deploy(
             margin=margin,
             seed=seed,
         )
-        with dsl.If(gate.outputs["passed"] == True, name="passed the gate"):  # noqa: E712 - KFP builds the condition
+        # KFP's local runner resolves a condition only on an output named Output, the one that a plain return value has.
+        with dsl.If(gate.outputs["Output"] == True, name="passed the gate"):  # noqa: E712 - builds the condition
             version = register(model=model, decision=gate.outputs["decision"], model_name=name)
             version.set_caching_options(False)
             staged = stage(

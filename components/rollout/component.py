@@ -36,8 +36,9 @@ def rollout(
     from pathlib import Path
 
     from components.rollout import ledger
+    from components.rollout.plan import parse_plan
     from components.rollout.report import timeline_page
-    from components.rollout.run import parse_plan, replay_and_roll_out
+    from components.rollout.run import replay_and_roll_out
     from components.settings import settings
     from components.step import step
 

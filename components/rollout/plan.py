@@ -1,8 +1,10 @@
 """What a rollout means to do and what it must not break: frozen, checked at the edge."""
 
-from typing import Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from components.errors import BadInput
 
 
 class _Frozen(BaseModel):
@@ -52,3 +54,17 @@ class RolloutPlan(_Frozen):
         if not self.steps or not rising or self.steps[0] <= 0 or self.steps[-1] != 100:
             raise ValueError(f"steps must rise from above 0 to 100, for instance [10, 50, 100]; got {list(self.steps)}")
         return self
+
+
+def parse_plan(plan: dict[str, Any]) -> RolloutPlan:
+    """Read a plan given as a parameter.
+
+    Raises:
+        BadInput: a step or margin is out of range or unknown; names it.
+    """
+    try:
+        return RolloutPlan.model_validate(plan)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "steps"
+        raise BadInput(f"The rollout plan is wrong at {where}: {first['msg']}.") from error

@@ -10,9 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from components.errors import BadInput
 from components.register import registry
 from components.rollout import ledger as ledgers
 from components.rollout.evidence import Arm
@@ -39,20 +36,6 @@ class Result:
     url: str
     sent: int = 0
     failed: int = 0
-
-
-def parse_plan(plan: dict[str, Any]) -> RolloutPlan:
-    """Read a plan given as a parameter.
-
-    Raises:
-        BadInput: a step or margin is out of range or unknown; names it.
-    """
-    try:
-        return RolloutPlan.model_validate(plan)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "steps"
-        raise BadInput(f"The rollout plan is wrong at {where}: {first['msg']}.") from error
 
 
 def replay_and_roll_out(

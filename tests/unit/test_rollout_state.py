@@ -7,8 +7,7 @@ import pytest
 from components.errors import BadInput
 from components.rollout.evidence import Arm
 from components.rollout.judge import Finding, Verdict
-from components.rollout.plan import RolloutPlan
-from components.rollout.run import parse_plan
+from components.rollout.plan import RolloutPlan, parse_plan
 from components.rollout.state import Do, decide
 
 PLAN = RolloutPlan(steps=(10, 50, 100), min_seconds=2, max_seconds=60)
