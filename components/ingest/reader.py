@@ -89,7 +89,8 @@ class Reader:
         return (
             f"delim = {literal(found.delimiter)}, quote = {literal(options.quote)}, "
             f"escape = {literal(options.escape)}, header = {str(options.header).lower()}, skip = {options.skip}, "
-            f"nullstr = [{nulls}], encoding = {literal(options.encoding)}, compression = {literal(compression(self._files[0].name))}"
+            f"nullstr = [{nulls}], encoding = {literal(options.encoding)}, "
+            f"compression = {literal(compression(self._files[0].name))}"
         )
 
     def _types(self, connection: duckdb.DuckDBPyConnection, found: Dialect, thorough: bool) -> _Sniffed:

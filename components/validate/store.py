@@ -1,0 +1,85 @@
+"""What outlives a run: contracts and reference samples, in a folder or behind any fsspec URI."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from components.errors import Unreachable
+from components.files import whole_file
+
+
+class Store:
+    """A folder or bucket, addressed by names with ``/``."""
+
+    def __init__(self, root: str) -> None:
+        """Choose the file system; a plain path or ``file://`` needs no fsspec (0.1 s of import)."""
+        self._root = root.rstrip("/")
+        path = root.removeprefix("file://")
+        self._folder = None if "://" in path else Path(path)
+
+    def where(self, name: str) -> str:
+        """The full name, for people."""
+        return f"{self._root}/{name}"
+
+    def read(self, name: str) -> bytes | None:
+        """Read an entry whole; None when there is none."""
+        if self._folder is not None:
+            try:
+                return (self._folder / name).read_bytes()
+            except FileNotFoundError:
+                return None
+        system, path = self._remote(name)
+        try:
+            return bytes(system.cat_file(path))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Unreachable(f"{self.where(name)} cannot be read ({error}); check SLUICEWAY_STORE.") from error
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write an entry whole: a reader sees the old one or the new one."""
+        if self._folder is not None:
+            with whole_file(self._folder / name) as aside:
+                aside.write_bytes(content)
+            return
+        system, path = self._remote(name)
+        try:
+            system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            system.pipe_file(path, content)
+        except OSError as error:
+            raise Unreachable(f"{self.where(name)} cannot be written ({error}); check SLUICEWAY_STORE.") from error
+
+    def create(self, name: str, content: bytes) -> bytes:
+        """Write an entry unless there is one, and return what is there: of two runs at once, the first one wins.
+
+        Object stores are only asked whether the entry exists, which leaves a moment for a second writer.
+        """
+        if self._folder is None:
+            existing = self.read(name)
+            if existing is None:
+                self.write(name, content)
+            return content if existing is None else existing
+        path = self._folder / name
+        aside = path.with_name(f".{path.name}.{os.getpid()}.new")
+        with whole_file(aside) as written:
+            written.write_bytes(content)
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            return path.read_bytes()
+        except OSError:  # a mounted bucket has no hard links
+            if path.exists():
+                return path.read_bytes()
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+        return content
+
+    def _remote(self, name: str) -> tuple[Any, str]:
+        import fsspec
+
+        try:
+            system, path = fsspec.core.url_to_fs(self.where(name))
+        except (ImportError, ValueError) as error:
+            raise Unreachable(f"SLUICEWAY_STORE={self._root} cannot be used: {error}.") from error
+        return system, path
