@@ -25,15 +25,19 @@ class Split:
     target: "np.ndarray[Any, Any]"
 
 
-def target_values(table: "pd.DataFrame", schema: FeatureSchema, split: str) -> "np.ndarray[Any, Any]":
-    """The target of a split, checked.
+def check_target(values: "np.ndarray[Any, Any]", schema: FeatureSchema, split: str) -> "np.ndarray[Any, Any]":
+    """The target of a split: float64 values of ``(rows,)`` for regression, else int64 class indices.
+
+    Args:
+        values: the column as float64, NaN for missing.
+        schema: task and classes.
+        split: its name, for messages.
 
     Raises:
         BadInput: missing or infinite values, or an index outside the classes.
     """
     import numpy as np
 
-    values = table[schema.target].to_numpy(dtype="float64", na_value=np.nan)
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise BadInput(
@@ -86,7 +90,8 @@ def read_splits(folder: Path) -> tuple[FeatureSchema, dict[str, Split]]:
     splits = {}
     for name in SPLITS[:2]:
         table = read_table(folder, name, schema)
-        splits[name] = Split(model_frame(table, schema), target_values(table, schema, name))
+        target = table[schema.target].to_numpy(dtype="float64", na_value=float("nan"))
+        splits[name] = Split(model_frame(table, schema), check_target(target, schema, name))
     _check_classes(schema, splits["train"])
     return schema, splits
 

@@ -1,0 +1,51 @@
+"""Writes an evaluation's artifacts."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from components.evaluate.report import report
+from components.evaluate.run import PREDICTION, Evaluation
+from components.files import whole_file, write_text
+
+
+class _Metrics(Protocol):
+    def log_metric(self, metric: str, value: float) -> None: ...
+
+
+def write(evaluation: Evaluation, decision: Path, predictions: Path, page: Path) -> None:
+    """Write ``decision.json``, the predictions as Parquet, and the report, each whole.
+
+    Raises:
+        StorageFull: the disk or quota ran out.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_text(decision, evaluation.decision.model_dump_json(indent=2) + "\n")
+    scores = np.atleast_2d(evaluation.scores.T).T
+    column = pa.array(list(scores), type=pa.list_(pa.float64()))
+    with whole_file(predictions) as aside:
+        pq.write_table(evaluation.rows.append_column(PREDICTION, column), aside)
+    write_text(page, report(evaluation))
+
+
+def log(evaluation: Evaluation, metrics: _Metrics, classification: Any) -> None:
+    """Log the metrics, their intervals, the ROC curve and the confusion matrix where the KFP UI shows them.
+
+    Args:
+        evaluation: what to log; what is not defined is left out, since KFP cannot hold NaN.
+        metrics: a KFP ``Metrics`` artifact.
+        classification: a KFP ``ClassificationMetrics`` artifact.
+    """
+    for name, measured in evaluation.decision.metrics.items():
+        shown = {"": measured.value, "_low": measured.interval.low, "_high": measured.interval.high}
+        for ending, value in (shown | {"_champion": measured.champion}).items():
+            if value is not None:
+                metrics.log_metric(name + ending, value)
+    curve, counts = evaluation.roc(), evaluation.confusion()
+    if curve is not None:
+        classification.log_roc_curve(curve.false_positive_rate, curve.true_positive_rate, curve.thresholds)
+    if counts is not None:
+        classification.log_confusion_matrix(counts.classes, counts.counts)

@@ -1,0 +1,35 @@
+"""The register step's KFP face."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.images import CONTROL
+
+
+@dsl.component(base_image=CONTROL, install_kfp_package=False)
+def register(
+    model: dsl.Input[dsl.Model],
+    decision: dsl.Input[dsl.Artifact],
+    model_name: str,
+) -> NamedTuple("Outputs", version=str, model_uri=str, already_champion=bool):  # type: ignore[valid-type]  # KFP's form
+    """Register a model that passed the gate in MLflow, as challenger.
+
+    Args:
+        model: The bundle.
+        decision: The gate's decision about it.
+        model_name: Name of the registered model.
+
+    Returns:
+        The version, where its bundle lies, and whether it is the champion already.
+    """
+    from pathlib import Path
+
+    from components.step import step
+
+    with step("register") as current:
+        from components.register.run import register as run
+
+        registered = run(Path(model.path), Path(decision.path), model_name)
+        current.fact = registered.fact()
+    return (registered.version, registered.model_uri, registered.already_champion)

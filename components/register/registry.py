@@ -1,0 +1,146 @@
+"""The model registry in the project's terms: who is champion, who is challenger, and how that changes.
+
+The alias ``champion`` is the version that serves, ``challenger`` the one that may become it. Every call here can be
+repeated: a second one finds the work done.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.errors import BadInput
+from components.register.mlflow_client import client, database_exists, reaching
+from components.settings import settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+RECIPE = "sluiceway.recipe_digest"
+STORAGE_URI = "sluiceway.storage_uri"
+DATA_VERSION = "sluiceway.data_version"
+STATE = "sluiceway.state"
+REASON = "sluiceway.reason"
+PREVIOUS = "sluiceway.previous_champion"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The registered version that has the alias ``champion``.
+
+    Attributes:
+        version: in the registry.
+        uri: where its bundle lies, fit for an InferenceService's ``storageUri``.
+        data_version: the snapshot that it was trained on.
+        recipe_digest: what the model is.
+    """
+
+    version: str
+    uri: str
+    data_version: str
+    recipe_digest: str
+
+
+def champion(model_name: str) -> Champion | None:
+    """The champion of a model; None before the first.
+
+    Raises:
+        Unreachable: MLflow cannot be used.
+    """
+    if not database_exists(settings()):
+        return None
+    with reaching():
+        found = by_alias(client(), model_name, CHAMPION)
+    if found is None:
+        return None
+    tags = found.tags
+    return Champion(
+        version=str(found.version),
+        uri=tags.get(STORAGE_URI, found.source or ""),
+        data_version=tags.get(DATA_VERSION, ""),
+        recipe_digest=tags.get(RECIPE, ""),
+    )
+
+
+def promote(model_name: str, version: str) -> None:
+    """Make a version the champion; the version that was is remembered in a tag of the new one.
+
+    Raises:
+        BadInput: there is no such version.
+        Unreachable: MLflow cannot be used.
+    """
+    with reaching():
+        mlflow = client()
+        _existing(mlflow, model_name, version)
+        before = by_alias(mlflow, model_name, CHAMPION)
+        if before is None or str(before.version) != version:
+            if before is not None:
+                mlflow.set_model_version_tag(model_name, version, PREVIOUS, str(before.version))
+            mlflow.set_registered_model_alias(model_name, CHAMPION, version)
+        if before is not None and str(before.version) != version:
+            mlflow.set_model_version_tag(model_name, str(before.version), STATE, "retired")
+        mlflow.set_model_version_tag(model_name, version, STATE, CHAMPION)
+        drop_challenger(mlflow, model_name, version)
+
+
+def reject(model_name: str, version: str, reason: str) -> None:
+    """Note that a challenger failed, and why; it loses its alias.
+
+    Raises:
+        BadInput: there is no such version, or it is the champion.
+        Unreachable: MLflow cannot be used.
+    """
+    with reaching():
+        mlflow = client()
+        _existing(mlflow, model_name, version)
+        serving = by_alias(mlflow, model_name, CHAMPION)
+        if serving is not None and str(serving.version) == version:
+            raise BadInput(f"Version {version} of {model_name} is the champion: promote another version to replace it.")
+        mlflow.set_model_version_tag(model_name, version, STATE, "rejected")
+        mlflow.set_model_version_tag(model_name, version, REASON, reason[:5000])
+        drop_challenger(mlflow, model_name, version)
+
+
+def download(uri: str, into: Path) -> Path:
+    """Fetch a bundle from wherever MLflow can read: ``models:/``, ``mlflow-artifacts:/``, ``gs://`` and so on.
+
+    Raises:
+        Unreachable: it cannot be fetched.
+    """
+    with reaching():
+        client()
+        from mlflow.artifacts import download_artifacts
+
+        return Path(download_artifacts(artifact_uri=uri, dst_path=str(into), tracking_uri=settings().tracking_uri))
+
+
+def by_alias(mlflow: "MlflowClient", model_name: str, alias: str) -> "ModelVersion | None":
+    """The version with an alias; None where the model or the alias does not exist."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return mlflow.get_model_version_by_alias(model_name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def drop_challenger(mlflow: "MlflowClient", model_name: str, version: str) -> None:
+    """Take the alias ``challenger`` from a version; another version keeps it."""
+    found = by_alias(mlflow, model_name, CHALLENGER)
+    if found is not None and str(found.version) == version:
+        mlflow.delete_registered_model_alias(model_name, CHALLENGER)
+
+
+def _existing(mlflow: "MlflowClient", model_name: str, version: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        mlflow.get_model_version(model_name, version)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise BadInput(f"The registry has no version {version} of {model_name}.") from error
+        raise
