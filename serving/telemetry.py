@@ -1,0 +1,96 @@
+"""What the server counts about its predictions, for Prometheus, beside KServe's own histograms."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+
+from serving.bundle import Predictions
+from serving.faults import is_prediction
+from serving.protocol import labels
+from serving.schema import BundleManifest
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_PROBABILITY_BINS = tuple(step / 10 for step in range(1, 10))
+
+
+class Telemetry:
+    """The metrics of one revision; every one carries ``model_name`` and ``revision``."""
+
+    def __init__(self, name: str, revision: str) -> None:
+        """Register the request metrics; the usual codes start at 0, so that a rate has a beginning."""
+        self._who = {"model_name": name, "revision": revision}
+        who = tuple(self._who)
+        self._requests = Counter(
+            "sluiceway_requests", "Prediction requests answered, by HTTP status code", (*who, "code")
+        )
+        self._seconds = Histogram(
+            "sluiceway_request_seconds", "Seconds from a prediction request's head to its reply", who, buckets=_SECONDS
+        )
+        for code in ("200", "400", "500"):
+            self._requests.labels(**self._who, code=code)
+        self._histogram: Any = None
+        self._labels: Counter | None = None
+
+    def expect(self, manifest: BundleManifest) -> None:
+        """Register the prediction metric that fits the model.
+
+        ``sluiceway_prediction`` counts the probability of the last class (binary) or the value (regression) over the
+        manifest's bins; ``sluiceway_predicted_total`` counts labels (multiclass).
+        """
+        who = tuple(self._who)
+        if manifest.task == "multiclass":
+            self._labels = Counter("sluiceway_predicted", "Predictions by label", (*who, "label"))
+            for label in manifest.classes:
+                self._labels.labels(**self._who, label=label)
+            return
+        bins: Sequence[float] = sorted(set(manifest.prediction_bins))
+        if not bins and manifest.task == "binary":
+            bins = _PROBABILITY_BINS
+        if bins:
+            help_text = "Predictions: the value, or the probability of the last class"
+            histogram = Histogram("sluiceway_prediction", help_text, who, buckets=bins)
+            self._histogram = histogram.labels(**self._who)
+
+    def predicted(self, scores: Predictions, manifest: BundleManifest) -> None:
+        """Count predictions."""
+        if self._labels is not None:
+            for label in labels(scores, manifest):
+                self._labels.labels(**self._who, label=label).inc()
+        elif self._histogram is not None:
+            for value in (scores if scores.ndim == 1 else scores[:, -1]).tolist():
+                self._histogram.observe(value)
+
+    def answered(self, code: int, seconds: float) -> None:
+        """Count an answered request."""
+        self._requests.labels(**self._who, code=str(code)).inc()
+        self._seconds.labels(**self._who).observe(seconds)
+
+
+class ObservedApp:
+    """An ASGI application around another, that counts its predictions' status codes and seconds."""
+
+    def __init__(self, app: Any, telemetry: Telemetry) -> None:
+        """Wrap an application."""
+        self._app = app
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Pass a request on and count what it is answered with; an exception counts as 500."""
+        if not is_prediction(scope):
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        code = 500
+
+        async def noting(message: dict[str, Any]) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            self._telemetry.answered(code, time.perf_counter() - began)

@@ -1,0 +1,141 @@
+"""Which types a native model may hold: names, one by one.
+
+skops refuses what it does not know, but what it knows is wide: every scikit-learn estimator, NumPy and SciPy function.
+A bundle needs far less, so a file is checked against this list before skops reads it. There is no prefix in it: a new
+kind of model is a new line here, reviewed.
+
+The list checks types, not contents. A forged ``TreePredictor`` can still hold indices out of range and crash the
+process; the digests in ``bundle.json`` are what says that a file is the one that training wrote.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from components.errors import BadBundle
+
+_LOSSES = (
+    "AbsoluteError",
+    "HalfBinomialLoss",
+    "HalfGammaLoss",
+    "HalfMultinomialLoss",
+    "HalfPoissonLoss",
+    "HalfSquaredError",
+    "PinballLoss",
+)
+_LINKS = ("HalfLogitLink", "IdentityLink", "Interval", "LogLink", "LogitLink", "MultinomialLogit")
+
+TYPES: frozenset[str] = frozenset(
+    {
+        "builtins.bool",
+        "builtins.dict",
+        "builtins.float",
+        "builtins.int",
+        "builtins.list",
+        "builtins.set",
+        "builtins.slice",
+        "builtins.str",
+        "builtins.tuple",
+        "numpy.bool",
+        "numpy.dtype",
+        "numpy.float32",
+        "numpy.float64",
+        "numpy.int32",
+        "numpy.int64",
+        "numpy.ndarray",
+        "numpy.random._generator.Generator",
+        "numpy.random.mtrand.RandomState",
+        "numpy.uint8",
+        "numpy.uint32",
+        "numpy.uint64",
+        "sklearn.compose._column_transformer.ColumnTransformer",
+        "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
+        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingRegressor",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.impute._base.MissingIndicator",
+        "sklearn.impute._base.SimpleImputer",
+        "sklearn.linear_model._logistic.LogisticRegression",
+        "sklearn.linear_model._ridge.Ridge",
+        "sklearn.pipeline.Pipeline",
+        "sklearn.preprocessing._data.StandardScaler",
+        "sklearn.preprocessing._encoders.OneHotEncoder",
+        "sklearn.preprocessing._encoders.OrdinalEncoder",
+        "sklearn.preprocessing._label.LabelEncoder",
+        # Histogram gradient boosting with categorical columns checks them with partial(check_array, ...): the one
+        # function on this list.
+        "functools.partial",
+        "sklearn.preprocessing._function_transformer.FunctionTransformer",
+        "sklearn.utils.validation.check_array",
+        *(f"sklearn._loss.loss.{name}" for name in _LOSSES),
+        *(f"sklearn._loss._loss.Cy{name}" for name in _LOSSES),
+        *(f"sklearn._loss.link.{name}" for name in _LINKS),
+    }
+)
+
+_LOADERS = frozenset(
+    {
+        "DTypeNode",
+        "DictNode",
+        "FunctionNode",
+        "JsonNode",
+        "ListNode",
+        "LossNode",
+        "NdArrayNode",
+        "ObjectNode",
+        "PartialNode",
+        "RandomGeneratorNode",
+        "RandomStateNode",
+        "SetNode",
+        "SliceNode",
+        "TupleNode",
+        "TypeNode",
+    }
+)
+
+
+def load_native(path: Path) -> Any:
+    """Load a skops file that holds nothing outside :data:`TYPES`.
+
+    Raises:
+        BadBundle: the file holds another type, or is not a skops file.
+    """
+    check(path)
+    import skops.io
+
+    try:
+        return skops.io.load(path, trusted=sorted(TYPES))
+    except (TypeError, ValueError, KeyError, AttributeError, ImportError) as error:
+        raise BadBundle(f"{path} does not load as a skops model: {error}. Train the model again.") from error
+
+
+def check(path: Path) -> None:
+    """Refuse a skops file that names a type or a way of loading outside the lists.
+
+    Raises:
+        BadBundle: says which types.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            state = json.loads(archive.read("schema.json"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise BadBundle(f"{path} is not a skops file: {error}.") from error
+    refused = sorted({name for name, loader in _nodes(state) if name not in TYPES or loader not in _LOADERS})
+    if refused:
+        raise BadBundle(
+            f"{path} holds types that a model bundle may not hold: {', '.join(refused)}. "
+            "Only models made by this suite's trainers are served."
+        )
+
+
+def _nodes(state: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(state, dict):
+        if "__loader__" in state or "__class__" in state:
+            yield f"{state.get('__module__')}.{state.get('__class__')}", str(state.get("__loader__"))
+        for value in state.values():
+            yield from _nodes(value)
+    elif isinstance(state, list):
+        for value in state:
+            yield from _nodes(value)
