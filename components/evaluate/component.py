@@ -1,7 +1,5 @@
 """The evaluate step's KFP face."""
 
-from typing import NamedTuple
-
 from kfp import dsl
 
 from components.images import DATA
@@ -24,14 +22,14 @@ def evaluate(
     minimum_rows: int = 20,
     bootstrap: int = 1000,
     seed: int = 0,
-) -> NamedTuple("Outputs", passed=bool):  # type: ignore[valid-type]  # the form that KFP reads
+) -> bool:
     """Measure the challenger on the test split, against the champion on the same rows, and decide.
 
     Args:
         features: Feature set that the model was trained on.
         model: The challenger's bundle.
         decision: The decision with every check, its numbers and its reason.
-        predictions: The test rows' raw columns with the challenger's predictions.
+        predictions: The test rows' raw columns with the challenger's and the champion's predictions.
         metrics: Metrics on the test split with their confidence intervals.
         classification: ROC curve of two classes, and the confusion matrix.
         report: The same as a page to read.
@@ -72,4 +70,4 @@ def evaluate(
         decision.metadata.update(evaluation.decision_metadata())
         predictions.metadata.update(evaluation.predictions_metadata())
         current.fact = evaluation.fact()
-    return (evaluation.decision.passed,)
+    return evaluation.decision.passed

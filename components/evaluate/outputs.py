@@ -5,8 +5,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from components.evaluate.columns import CHAMPION, PREDICTION
 from components.evaluate.report import report
-from components.evaluate.run import PREDICTION, Evaluation
+from components.evaluate.run import Evaluation
 from components.files import whole_file, write_text
 
 
@@ -24,10 +25,12 @@ def write(evaluation: Evaluation, decision: Path, predictions: Path, page: Path)
     import pyarrow.parquet as pq
 
     write_text(decision, evaluation.decision.model_dump_json(indent=2) + "\n")
-    scores = np.atleast_2d(evaluation.scores.T).T
-    column = pa.array(list(scores), type=pa.list_(pa.float64()))
+    table = evaluation.rows
+    for name, scores in ((PREDICTION, evaluation.scores), (CHAMPION, evaluation.champion)):
+        if scores is not None:
+            table = table.append_column(name, pa.array(list(np.atleast_2d(scores.T).T), type=pa.list_(pa.float64())))
     with whole_file(predictions) as aside:
-        pq.write_table(evaluation.rows.append_column(PREDICTION, column), aside)
+        pq.write_table(table, aside)
     write_text(page, report(evaluation))
 
 

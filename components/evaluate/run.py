@@ -21,8 +21,6 @@ from serving.schema import FILE as MANIFEST_FILE
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PREDICTION = "__prediction__"
-
 
 @dataclass(frozen=True)
 class Evaluation:

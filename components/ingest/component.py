@@ -4,35 +4,53 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from components.images import DATA
+from components.images import CONTROL, DATA
 
 
-@dsl.component(base_image=DATA, install_kfp_package=False)
+@dsl.component(base_image=CONTROL, install_kfp_package=False)
 def resolve(
     source_uri: str,
+    model_name: str = "",
     read_options: dict = {},  # noqa: B006  KFP reads the default and never changes it
-) -> NamedTuple("Resolved", [("source_version", str)]):  # type: ignore[valid-type]  # KFP's way to name outputs
-    """Digest what the source holds right now, so that every later step can be cached by content.
+) -> NamedTuple(  # type: ignore[valid-type]  # KFP's way to name outputs
+    "Resolved",
+    [
+        ("source_version", str),
+        ("model_name", str),
+        ("champion_version", str),
+        ("champion_uri", str),
+        ("champion_data_version", str),
+    ],
+):
+    """Pin what the run starts from, so that every later step can be cached by content: the source and the champion.
 
     Args:
         source_uri: Where the data is: a file, folder or glob (path or file://), gs://bucket/path, or
             sklearn://breast_cancer, wine, digits, diabetes.
+        model_name: Name of the model and its service; empty names it after the source.
         read_options: How to read it, where the files do not say it: format, delimiter, header, names, quote, escape,
             skip, null_values, encoding, date_format, timestamp_format, types.
 
     Returns:
         source_version: sha256 of the source's content and the options; same bytes, same version, on any machine.
+        model_name: The name that was given or derived.
+        champion_version: The registered version that is champion; empty before the first.
+        champion_uri: Where its bundle lies.
+        champion_data_version: The snapshot that it was trained on.
     """
-    from collections import namedtuple
-
     from components.ingest.resolve import resolve as look
+    from components.naming import model_name as derive
+    from components.register.registry import champion as current_champion
     from components.step import step
 
     with step("resolve") as current:
+        name = derive(model_name, source_uri)
         source = look(source_uri, read_options)
-        count = f"{len(source.files):,} file{'s' if len(source.files) > 1 else ''}"
-        current.fact = f"{count}, {source.bytes / 1e6:,.1f} MB, version {source.version[:12]}"
-    return namedtuple("Resolved", ["source_version"])(source.version)
+        champion = current_champion(name)
+        against = f"champion is version {champion.version}" if champion else "no champion yet"
+        current.fact = f"{source.bytes / 1e6:,.1f} MB, version {source.version[:12]}; {against}"
+        found = (champion.version, champion.uri, champion.data_version) if champion else ("", "", "")
+    return (source.version, name, *found)
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)

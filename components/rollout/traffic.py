@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import httpx
 
-PREDICTION = "__prediction__"
-CHAMPION = "__champion__"
+from components.evaluate.columns import CHAMPION, PREDICTION
+
 _CLIENTS = 4
 
 
