@@ -170,3 +170,7 @@ def _pairs(given: list[str]) -> dict[str, str]:
             raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--set")
         pairs[name.strip()] = value
     return pairs
+
+
+if __name__ == "__main__":
+    app()

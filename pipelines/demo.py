@@ -111,14 +111,20 @@ def acts(corrupted: Path, source: Path) -> tuple[Act, ...]:
     )
 
 
-def play(console: Console, least_requests: int) -> bool:
-    """Play every act in a home of its own; says whether all ended as they must."""
+def play_all(console: Console, least_requests: int) -> list[Played]:
+    """Play every act, in a home of its own."""
     with _stage() as home:
         source, corrupted = write_data(home)
         played = []
         for act in acts(corrupted, source):
             console.rule(f"[bold]{act.title}")
             played.append(play_act(act, console, least_requests if act.watched else 0))
+    return played
+
+
+def play(console: Console, least_requests: int) -> bool:
+    """Play every act and say how it went; true when all ended as they must."""
+    played = play_all(console, least_requests)
     console.rule("[bold]How it went")
     for one in played:
         sign = "[green]✓[/]" if one.as_told() else "[red]✗[/]"

@@ -1,0 +1,80 @@
+"""A run killed at any step leaves the champion serving, and running again ends as if nothing had happened."""
+
+import random
+import signal
+import time
+
+import pytest
+from sklearn.datasets import load_breast_cancer
+
+MODEL = "breast-cancer"
+STEPS = ("ingest", "validate", "features", "train", "evaluate", "register", "stage", "rollout")
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def champion(road):
+    """The first champion, version 1."""
+    ended = road.run({"trainer": "linear"})
+    assert ended.code == 0, ended.err
+    return road
+
+
+def wait_until_started(road, process, step):
+    """Until the step's own code runs; then a moment more, a different one each time."""
+    marker = f'{{"sluiceway": "started", "step": "{step}"'
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        newest = max((road.home / "runs").glob("*/kfp.log"), key=lambda log: log.stat().st_mtime)
+        if newest.parent.name not in wait_until_started.seen and marker in newest.read_text():
+            wait_until_started.seen.add(newest.parent.name)
+            time.sleep(random.Random(step).uniform(0, 0.8))
+            return
+        assert process.poll() is None, "the run ended before the step began"
+        time.sleep(0.02)
+    raise AssertionError(f"{step} never began")
+
+
+wait_until_started.seen = set()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_killed_at_a_step_and_run_again_ends_in_the_same_state(champion, step):
+    road = champion
+    before = road.versions(MODEL)
+    wait_until_started.seen.update(run.name for run in (road.home / "runs").iterdir())
+    # Another seed makes another challenger, so that each case starts from a champion that is not it.
+    parameters = {"hyperparameters": '{"max_iter": 60}', "seed": str(STEPS.index(step))}
+
+    killed = road.start(parameters, "--no-cache")
+    wait_until_started(road, killed, step)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+
+    row = load_breast_cancer(as_frame=True).data.iloc[0].to_dict()
+    assert road.answers(MODEL, row) == 200, "the service stopped answering"
+    deadline = time.monotonic() + 10
+    while road.steps_alive() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not road.steps_alive(), "a step outlived its run"
+
+    again = road.run(parameters)
+    assert again.code == 0, again.err
+    after = road.versions(MODEL)
+    assert len(after) == len(before) + 1, "registered twice, or not at all"
+    newest = after[-1].version
+    assert road.champion(MODEL) == str(newest) == again.result["model_version"]
+    (service,) = road.status()
+    assert service["model_version"] == str(newest)
+    assert [entry["percent"] for entry in service["traffic"] if entry["percent"]] == [100]
+    assert road.answers(MODEL, row) == 200
+
+
+def test_running_the_champions_own_recipe_again_changes_nothing(champion):
+    road = champion
+    before = [v.version for v in road.versions(MODEL)]
+    parameters = {"hyperparameters": '{"max_iter": 60}', "seed": str(len(STEPS) - 1)}
+    again = road.run(parameters)
+    assert again.code == 0, again.err
+    assert again.result["state"] == "promoted"
+    assert [v.version for v in road.versions(MODEL)] == before
