@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,13 +14,16 @@ from components.settings import Settings, settings
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# MLflow's own defaults keep a step waiting for minutes on a server that is not there, and report usage to its makers.
+# MLflow's own defaults keep a step waiting for minutes on a server that is not there, report usage to its makers and
+# print progress bars into the log.
 _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0.5",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 _OUR_FAULT = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"}
@@ -87,5 +91,10 @@ def _safe(uri: str) -> str:
 
 
 def _first_sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    """What an error says; of a failed request only what first went wrong, such as "Connection refused"."""
+    first: BaseException = error
+    if "failed with exception" in str(error):
+        while first.__cause__ or first.__context__:
+            first = first.__cause__ or first.__context__ or first
+    text = re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(first).split()))
     return text if len(text) <= 300 else text[:297] + "..."

@@ -75,7 +75,7 @@ def register(bundle: Path, decision: Path, model_name: str) -> Registered:
         if found is None:
             found = _create(mlflow, model_name, bundle, manifest, judged)
         elif not arrived(found.tags[registry.STORAGE_URI]):
-            publish(mlflow, mlflow.get_run(found.run_id), bundle, model_name)
+            publish(mlflow, mlflow.get_run(str(found.run_id)), bundle, model_name)
         version = str(found.version)
         serving = registry.by_alias(mlflow, model_name, registry.CHAMPION)
         already_champion = serving is not None and str(serving.version) == version

@@ -11,7 +11,9 @@ The graph has one input of shape ``[N, 1]`` per feature, named as the column: do
 
 from typing import TYPE_CHECKING, Any
 
-from components.features.schema import FeatureColumn, FeatureSchema
+from components.features.schema import FeatureSchema
+from components.train.trainers import prepared_columns
+from components.train.trees import ensemble
 
 if TYPE_CHECKING:
     import onnx
@@ -34,10 +36,10 @@ def build(pipeline: Any, schema: FeatureSchema) -> "onnx.ModelProto":
     model = pipeline.named_steps["model"]
     kind = type(model).__name__
     if kind.startswith("HistGradientBoosting"):
-        raw = _boosted_trees(draft, pipeline, schema)
+        raw = _boosted_trees(draft, pipeline)
         link = type(model._loss.link).__name__
     elif kind in ("LogisticRegression", "Ridge"):
-        raw = _linear(draft, pipeline, schema)
+        raw = _linear(draft, pipeline)
         link = "MultinomialLogit" if kind == "LogisticRegression" and len(schema.classes) > 2 else ""
         link = link or ("LogitLink" if kind == "LogisticRegression" else "IdentityLink")
     else:
@@ -132,61 +134,54 @@ def _concatenated(draft: Draft, columns: list[str]) -> str:
     return columns[0] if len(columns) == 1 else draft.node("Concat", *columns, axis=1)
 
 
-def _boosted_trees(draft: Draft, pipeline: Any, schema: FeatureSchema) -> str:
+def _boosted_trees(draft: Draft, pipeline: Any) -> str:
     """Raw predictions ``[N, trees per iteration]``; TreeEnsemble-5 of the ai.onnx.ml operators."""
     import numpy as np
 
-    from components.train.trees import ensemble
-
     model = pipeline.named_steps["model"]
-    columns = [
-        feature.name if feature.kind == "numeric" else draft.encode(feature.name, codes, float("nan"))
-        for feature, codes in _tree_columns(pipeline, schema)
-    ]
+    codes = _category_codes(pipeline)
+    columns = [draft.encode(name, code, float("nan")) for name, code in codes.items()]
+    columns += prepared_columns(pipeline, "numeric")  # the estimator puts categories first
     trees = draft.node("TreeEnsemble", _concatenated(draft, columns), domain="ai.onnx.ml", **ensemble(model))
     baseline = np.asarray(model._baseline_prediction, "float64").reshape(1, -1)
     return draft.node("Add", trees, draft.constant(baseline))
 
 
-def _tree_columns(pipeline: Any, schema: FeatureSchema) -> list[tuple[FeatureColumn, dict[str, float]]]:
-    """Features in the order that the trees count them, with the codes that the trees see for their categories.
+def _category_codes(pipeline: Any) -> dict[str, dict[str, float]]:
+    """The code that the trees see for each category, by column.
 
-    The estimator encodes the pipeline's codes once more and puts categories first; asking the fitted parts for the
-    code of every category follows whatever they do.
+    The estimator encodes the pipeline's codes once more; asking the fitted parts for the code of every category
+    follows whatever they do.
     """
     import pandas as pd
 
     prepare, model = pipeline.named_steps["prepare"], pipeline.named_steps["model"]
-    numeric = [feature for feature in schema.features if feature.kind == "numeric"]
-    categorical = [feature for feature in schema.features if feature.kind == "categorical"]
-    if not categorical:
-        return [(feature, {}) for feature in numeric]
-    categories = dict(zip(categorical, prepare.named_transformers_["categorical"].categories_, strict=True))
+    columns = prepared_columns(pipeline, "categorical")
+    if not columns:
+        return {}
+    categories = dict(zip(columns, prepare.named_transformers_["categorical"].categories_, strict=True))
     rows = max(map(len, categories.values()))
-    frame = pd.DataFrame({feature.name: [0.0] * rows for feature in numeric})
-    for feature, names in categories.items():
-        frame[feature.name] = pd.Series([*names, *[names[0]] * (rows - len(names))], dtype="object")
-    codes = model._preprocessor.transform(prepare.transform(frame[[f.name for f in schema.features]]))
-    seen = [
-        (feature, dict(zip(map(str, names), codes[: len(names), column].tolist(), strict=True)))
-        for column, (feature, names) in enumerate(categories.items())
-    ]
-    return seen + [(feature, {}) for feature in numeric]
+    frame = pd.DataFrame({name: [0.0] * rows for name in prepare.feature_names_in_})
+    for name, values in categories.items():
+        frame[name] = pd.Series([*values, *[values[0]] * (rows - len(values))], dtype="object")
+    codes = model._preprocessor.transform(prepare.transform(frame))
+    return {
+        name: dict(zip(map(str, values), codes[: len(values), column].tolist(), strict=True))
+        for column, (name, values) in enumerate(categories.items())
+    }
 
 
-def _linear(draft: Draft, pipeline: Any, schema: FeatureSchema) -> str:
+def _linear(draft: Draft, pipeline: Any) -> str:
     """Decision values ``[N, 1]`` or ``[N, classes]``."""
     import numpy as np
 
     prepare, model = pipeline.named_steps["prepare"], pipeline.named_steps["model"]
-    numeric = [feature.name for feature in schema.features if feature.kind == "numeric"]
-    categorical = [feature.name for feature in schema.features if feature.kind == "categorical"]
     columns = []
-    if numeric:
+    if numeric := prepared_columns(pipeline, "numeric"):
         columns.append(_scaled(draft, prepare.named_transformers_["numeric"], _concatenated(draft, numeric)))
-    if categorical:
-        encoder = prepare.named_transformers_["categorical"]
-        columns += [_one_hot(draft, name, encoder, index) for index, name in enumerate(categorical)]
+    encoder = prepare.named_transformers_.get("categorical")
+    for index, name in enumerate(prepared_columns(pipeline, "categorical")):
+        columns.append(_one_hot(draft, name, encoder, index))
     coefficients = np.atleast_2d(np.asarray(model.coef_, "float64")).T
     product = draft.node("MatMul", _concatenated(draft, columns), draft.constant(np.ascontiguousarray(coefficients)))
     return draft.node("Add", product, draft.constant(np.asarray(model.intercept_, "float64").reshape(1, -1)))

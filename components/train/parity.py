@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from components.train.trainers import prepared_columns
 from serving.schema import Parity
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def probes(inputs: "pd.DataFrame", schema: "FeatureSchema", pipeline: Any, seed:
 
     random = np.random.default_rng(seed)
     frame = inputs.iloc[random.integers(len(inputs), size=PROBES)].reset_index(drop=True)
-    thresholds = _thresholds(pipeline, schema)
+    thresholds = _thresholds(pipeline)
     for feature in schema.features:
         changed = random.random(PROBES)
         column = frame[feature.name].to_numpy(copy=True)
@@ -123,15 +124,15 @@ def _onnx_predictions(graph: "onnx.ModelProto", frame: "pd.DataFrame", schema: "
     return scores.reshape(-1) if schema.task == "regression" else scores
 
 
-def _thresholds(pipeline: Any, schema: "FeatureSchema") -> "dict[str, np.ndarray[Any, Any]]":
+def _thresholds(pipeline: Any) -> "dict[str, np.ndarray[Any, Any]]":
     """The thresholds of the trees by column; empty for other models."""
     import numpy as np
 
     model = pipeline.named_steps["model"]
     if not hasattr(model, "_predictors"):
         return {}
-    numeric = [feature.name for feature in schema.features if feature.kind == "numeric"]
-    first = len(schema.features) - len(numeric)  # the estimator counts categories first
+    numeric = prepared_columns(pipeline, "numeric")
+    first = len(prepared_columns(pipeline, "categorical"))  # the estimator counts categories first
     nodes = np.concatenate([tree.nodes for iteration in model._predictors for tree in iteration])
     nodes = nodes[(nodes["is_leaf"] == 0) & (nodes["is_categorical"] == 0) & np.isfinite(nodes["num_threshold"])]
     edges = {name: nodes["num_threshold"][nodes["feature_idx"] == first + index] for index, name in enumerate(numeric)}

@@ -75,6 +75,12 @@ def fit(
         raise BadInput(f"scikit-learn could not fit the trainer {name!r}: {reason}") from error
 
 
+def prepared_columns(pipeline: Any, kind: str) -> list[str]:
+    """The columns that a pipeline uses as ``numeric`` or ``categorical``, in its order."""
+    parts = pipeline.named_steps["prepare"].transformers_
+    return [str(column) for name, _, columns in parts if name == kind for column in columns]
+
+
 def _columns(schema: FeatureSchema, kind: str) -> list[str]:
     return [feature.name for feature in schema.features if feature.kind == kind]
 
@@ -93,6 +99,9 @@ def _fit_boosting(model: Any, schema: FeatureSchema, train: "Split", valid: "Spl
     from sklearn.preprocessing import OrdinalEncoder
 
     numeric, categorical = _columns(schema, "numeric"), _columns(schema, "categorical")
+    numeric = [name for name in numeric if train.inputs[name].notna().any()]  # scikit-learn cannot bin nothing
+    if not numeric and not categorical:
+        raise BadInput("No feature has a value in the train split: there is nothing to learn from.")
     codes = OrdinalEncoder(
         handle_unknown="use_encoded_value",
         unknown_value=float("nan"),
