@@ -4,26 +4,23 @@
 on DuckDB in memory.
 """
 
-import datetime
 import threading
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from components.errors import BadInput
 from components.features import parsing
 from components.features.functions import TIME, kind_of, settled
-from components.features.language import compile_expression
-from components.features.schema import FeatureColumn, FeatureSchema, InputColumn, InputType
+from components.features.language import columns_of, compile_expression
+from components.features.request import Delivered, Kind, as_array, delivered
+from components.features.schema import FeatureColumn, FeatureSchema, InputColumn
 
 if TYPE_CHECKING:
     import duckdb
     import ibis.expr.types as ir
+    import numpy as np
     import pandas as pd
-    import pyarrow as pa
-
-Delivered = Literal["float64", "string", "boolean", "timestamp(6)"]
-"""How a request's column reaches DuckDB."""
 
 _RAW = "raw"
 _local = threading.local()
@@ -62,6 +59,9 @@ def features_of(
 def derive(frame: "pd.DataFrame", schema: FeatureSchema) -> "pd.DataFrame":
     """Compute a request's features exactly as they were computed for training.
 
+    Columns that arrive as what they are (numbers as numbers, texts as texts) need no parsing; the rest, and all
+    expressions, run on DuckDB. Without expressions a request does not touch DuckDB at all.
+
     Args:
         frame: raw columns, one row per instance: numbers, texts, truth values, times, or texts of these; ``None``,
             NaN and blank texts are missing. Columns that are no inputs are ignored.
@@ -74,42 +74,62 @@ def derive(frame: "pd.DataFrame", schema: FeatureSchema) -> "pd.DataFrame":
     Raises:
         BadInput: an input column is missing, or holds what cannot be a value.
     """
-    import pyarrow as pa
+    import pandas as pd
 
     absent = [column.name for column in schema.inputs if column.name not in frame.columns]
     if absent:
-        raise BadInput(f"The request lacks the column {absent[0]!r}; it must carry {', '.join(_names(schema))}.")
-    arrays, kinds = {}, []
-    for column in schema.inputs:
-        arrays[column.name], kind = _delivered(frame[column.name], column)
-        kinds.append(kind)
-    query = _compiled(schema.inputs, schema.features, tuple(kinds))
-    if not arrays:
-        arrays[_RAW] = pa.nulls(len(frame))
+        names = ", ".join(column.name for column in schema.inputs)
+        raise BadInput(f"The request lacks the column {absent[0]!r}; it must carry {names}.")
+    arrived = {column.name: delivered(frame[column.name], column) for column in schema.inputs}
+    ready = {
+        feature.name: values
+        for feature in schema.features
+        if not feature.expression and (values := arrived[feature.name].as_feature()) is not None
+    }
+    rest = tuple(feature for feature in schema.features if feature.name not in ready)
+    if rest:
+        ready.update(_computed(schema.inputs, rest, arrived))
+    return pd.DataFrame({feature.name: ready[feature.name] for feature in schema.features}, index=frame.index)
+
+
+def _computed(
+    inputs: tuple[InputColumn, ...], features: tuple[FeatureColumn, ...], arrived: Mapping[str, Delivered]
+) -> "dict[str, np.ndarray]":
+    """Run features on DuckDB, over the columns that they read."""
+    import pyarrow as pa
+
+    read = _read_by(features)
+    needed = tuple(column for column in inputs if column.name in read)
+    query = _compiled(needed, features, tuple(arrived[column.name].kind for column in needed))
     connection = _connection()
-    connection.register(_RAW, pa.table(arrays))
+    connection.register(_RAW, pa.table({column.name: arrived[column.name].arrow() for column in needed}))
     try:
-        result = connection.execute(query).arrow().read_all()
+        rows = connection.execute(query).fetchall()
     finally:
         connection.unregister(_RAW)
-    return _frame(result, schema, frame.index)
-
-
-def _names(schema: FeatureSchema) -> list[str]:
-    return [column.name for column in schema.inputs]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(features)
+    return {
+        feature.name: as_array(values, feature.kind == "numeric")
+        for feature, values in zip(features, columns, strict=True)
+    }
 
 
 @lru_cache(maxsize=64)
-def _compiled(
-    inputs: tuple[InputColumn, ...], features: tuple[FeatureColumn, ...], kinds: tuple[Delivered, ...]
-) -> str:
+def _read_by(features: tuple[FeatureColumn, ...]) -> frozenset[str]:
+    read: set[str] = set()
+    for feature in features:
+        read.update(columns_of(feature.expression, feature.name) if feature.expression else [feature.name])
+    return frozenset(read)
+
+
+@lru_cache(maxsize=64)
+def _compiled(inputs: tuple[InputColumn, ...], features: tuple[FeatureColumn, ...], kinds: tuple[Kind, ...]) -> str:
     """The SQL for requests whose columns arrive in these forms; compiled once per form."""
     import ibis
 
     from components.ingest.engine import sql
 
-    columns = {column.name: kind for column, kind in zip(inputs, kinds, strict=True)}
-    table = ibis.table(columns or {_RAW: "null"}, name=_RAW)
+    table = ibis.table({column.name: kind for column, kind in zip(inputs, kinds, strict=True)}, name=_RAW)
     return sql(table.select(**features_of(table, inputs, features)))
 
 
@@ -117,65 +137,9 @@ def _connection() -> "duckdb.DuckDBPyConnection":
     """One connection per thread: a connection runs one query at a time."""
     import duckdb
 
-    connection = getattr(_local, "connection", None)
+    connection: duckdb.DuckDBPyConnection | None = getattr(_local, "connection", None)
     if connection is None:
         connection = duckdb.connect(config={"threads": 1, "autoinstall_known_extensions": False})
         connection.execute("SET TimeZone = 'UTC'")
         _local.connection = connection
     return connection
-
-
-def _delivered(values: "pd.Series[Any]", column: InputColumn) -> "tuple[pa.Array, Delivered]":
-    """A request's column as Arrow: as it is where its type is plain, else as text."""
-    import pyarrow as pa
-
-    plain: dict[str, tuple[Delivered, pa.DataType]] = {
-        "b": ("boolean", pa.bool_()),
-        "i": ("float64", pa.float64()),
-        "u": ("float64", pa.float64()),
-        "f": ("float64", pa.float64()),
-    }
-    kind = values.dtype.kind
-    if column.type != "string" and kind in plain:
-        name, arrow = plain[kind]
-        if kind in "iu":
-            values = values.astype("float64")
-        return pa.array(values, arrow, from_pandas=True), name
-    if kind == "M":
-        utc = values.dt.tz_convert("UTC").dt.tz_localize(None) if getattr(values.dtype, "tz", None) else values
-        return pa.array(utc.astype("datetime64[us]"), pa.timestamp("us"), from_pandas=True), "timestamp(6)"
-    try:
-        return pa.array([_text(value, column.type) for value in values], pa.string()), "string"
-    except UnicodeEncodeError as error:
-        raise BadInput(f"Column {column.name!r} holds text that is not valid Unicode; send UTF-8.") from error
-
-
-def _text(value: Any, kind: InputType) -> str | None:
-    """A value as the text that the snapshot would hold; None when missing."""
-    if isinstance(value, str):
-        return value
-    if value is None or value != value or type(value).__name__ in ("NAType", "NaTType"):
-        return None
-    if isinstance(value, bool) or type(value).__name__ == "bool":
-        if kind == "number":
-            return "1" if value else "0"
-        return "true" if value else "false"
-    if isinstance(value, datetime.datetime | datetime.date):
-        return value.isoformat()
-    if isinstance(value, float) and kind == "string":
-        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(float(value))
-    return str(value)
-
-
-def _frame(result: "pa.Table", schema: FeatureSchema, index: Any) -> "pd.DataFrame":
-    import numpy as np
-    import pandas as pd
-
-    columns: dict[str, Any] = {}
-    for feature in schema.features:
-        values = result.column(feature.name)
-        if feature.kind == "numeric":
-            columns[feature.name] = values.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
-        else:
-            columns[feature.name] = np.array(values.to_pylist(), dtype=object)
-    return pd.DataFrame(columns, index=index)

@@ -3,12 +3,15 @@
 A blank text is a missing value, whatever the column's type; so are NaN and the infinities.
 """
 
+import sys
 from typing import TYPE_CHECKING
 
 from components.features.schema import InputType
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
+
+_LARGEST = sys.float_info.max
 
 
 def text(value: "ir.Value") -> "ir.StringValue":
@@ -28,8 +31,8 @@ def number(value: "ir.Value") -> "ir.FloatingValue":
 
 
 def finite(value: "ir.FloatingValue") -> "ir.FloatingValue":
-    """The double where it is finite, else missing."""
-    return (value.isnan() | value.isinf()).ifelse(None, value)
+    """The double where it is finite, else missing; NaN counts as greater than any number, in DuckDB as in Spark."""
+    return value.between(-_LARGEST, _LARGEST).ifelse(value, None)
 
 
 def boolean(value: "ir.Value") -> "ir.BooleanValue":

@@ -34,8 +34,16 @@ def validate(
     from components.validate.run import run
 
     with step("validate") as current:
-        paths = [Path(artifact.path) for artifact in (quarantine, contract, report)]
-        found = run(Path(snapshot.path), dataset, target, max_quarantine_share, champion_data_version, *paths)
+        found = run(
+            Path(snapshot.path),
+            dataset,
+            target,
+            max_quarantine_share,
+            champion_data_version,
+            Path(quarantine.path),
+            Path(contract.path),
+            Path(report.path),
+        )
         quarantine.metadata.update(rows_checked=found.rows, rows=found.quarantined, rules=dict(found.broken))
         contract.metadata.update(
             dataset=dataset,

@@ -1,0 +1,57 @@
+"""The feature spec: what a person wants beyond the columns as they are. YAML."""
+
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.errors import BadInput
+
+
+class FeatureSpec(BaseModel):
+    """A small spec.
+
+    For instance::
+
+        derive:
+          charges_per_month: TotalCharges / tenure
+          is_new: tenure <= 3
+        drop: [gender]
+        key: [customerID]
+
+    Attributes:
+        derive: new features by name; see :mod:`components.features.language`.
+        drop: columns that are no features; expressions may still read them.
+        key: columns that name the entity: no features, and rows with the same key are in the same split.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    derive: dict[str, str] = {}
+    drop: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+
+    @classmethod
+    def loads(cls, text: str) -> "FeatureSpec":
+        """Parse the YAML of a pipeline parameter; an empty text is an empty spec.
+
+        Raises:
+            BadInput: it is no spec; the message says where it is wrong.
+        """
+        try:
+            content: Any = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f" at line {mark.line + 1}" if mark else ""
+            raise BadInput(f"feature_spec is not valid YAML{where}; it has the keys derive, drop and key.") from error
+        if not isinstance(content, dict):
+            raise BadInput("feature_spec must be a YAML mapping with the keys derive, drop and key.")
+        derive = content.get("derive")
+        if isinstance(derive, dict):  # an expression such as 1 is read as a number by YAML
+            content["derive"] = {str(name): str(expression) for name, expression in derive.items()}
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise BadInput(f"feature_spec is wrong at {place}: {first['msg']}.") from error
