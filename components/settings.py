@@ -16,6 +16,7 @@ class Settings(BaseSettings):
     Attributes:
         home: local state: runs, live services, logs (``SLUICEWAY_HOME``).
         store: what outlives a run: contracts and reference samples; a folder or an fsspec URI (``SLUICEWAY_STORE``).
+        port: where the service on this machine listens; 0 takes a free one (``SLUICEWAY_PORT``).
         tracking_uri: MLflow tracking and registry (``MLFLOW_TRACKING_URI``); a SQLite file under home by default.
     """
 
@@ -23,6 +24,7 @@ class Settings(BaseSettings):
 
     home: Path = Path(".sluiceway")
     store: str = ""
+    port: int = Field(default=0, ge=0, le=65535)
     tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
 
     def model_post_init(self, _context: object) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from components import naming
-from components.errors import SluicewayError
-from components.files import write_json
+from components.errors import Busy, SluicewayError
+from components.files import is_full, write_json
 from components.rollout.ledger import owned
 from components.settings import Settings, settings
 from pipelines import packages
@@ -59,6 +60,24 @@ def run(request: Request, watch: Watch) -> RunRecord:
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     folder = current.home / "runs" / run_id
     folder.mkdir(parents=True)
+    try:
+        record = _prepare(request, run_id, folder)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    holder = f"run {run_id}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}"
+    try:
+        with owned(current.home / "locks" / f"{record.service}.run", holder, f"service {record.service}"):
+            settle(current, record.service)
+            _execute(record, current, request.cache, watch)
+    except Busy:
+        shutil.rmtree(folder)
+        raise
+    return record
+
+
+def _prepare(request: Request, run_id: str, folder: Path) -> RunRecord:
+    """Compile the package and read the parameters: what can be wrong before anything is started."""
     package = folder / "package.yaml"
     if request.package is None:
         packages.compile_package(request.pipeline, package)
@@ -70,12 +89,7 @@ def run(request: Request, watch: Watch) -> RunRecord:
     full = {name: values.get(name, parameter.default) for name, parameter in known.items()}
     service = naming.model_name(full.get("model_name", ""), full.get("source_uri", ""))
     steps = {name: StepRecord(name) for name in packages.entry(request.pipeline).steps}
-    record = RunRecord(run_id, folder, service, full, steps, time.time())
-    holder = f"run {run_id}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}"
-    with owned(current.home / "locks" / f"{service}.run", holder, f"service {service}"):
-        settle(current, service)
-        _execute(record, current, request.cache, watch)
-    return record
+    return RunRecord(run_id, folder, service, full, steps, time.time())
 
 
 def settle(current: Settings, service: str) -> str:
@@ -109,7 +123,7 @@ def _execute(record: RunRecord, current: Settings, cache: bool, watch: Watch) ->
         assert child.stdout is not None
         try:
             for line in child.stdout:
-                log.write(line)
+                _keep(log, line)
                 if follower.line(line):
                     watch(record)
             code = child.wait()
@@ -124,6 +138,16 @@ def _execute(record: RunRecord, current: Settings, cache: bool, watch: Watch) ->
     if code:
         settle(current, record.service)
     watch(record)
+
+
+def _keep(log: IO[str], line: str) -> None:
+    """Log a line; on a full disk the run goes on without its log, so that the step can say what is wrong."""
+    try:
+        log.write(line)
+        log.flush()
+    except OSError as error:
+        if not is_full(error):
+            raise
 
 
 def _end(child: subprocess.Popen[str]) -> None:

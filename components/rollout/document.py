@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def inference_service(name: str, storage_uri: str, version: str, env: dict[str, str]) -> dict[str, Any]:
+def inference_service(name: str, storage_uri: str, version: str, env: dict[str, str], port: int = 0) -> dict[str, Any]:
     """Build the document with the fields that KServe reads.
 
     Args:
@@ -11,6 +11,7 @@ def inference_service(name: str, storage_uri: str, version: str, env: dict[str, 
         storage_uri: where the bundle lies.
         version: the registered model version, kept as an annotation for lineage.
         env: environment of the model server.
+        port: where the service on this machine listens; 0 keeps the port it has, or takes a free one.
     """
     model: dict[str, Any] = {
         "modelFormat": {"name": "mlflow"},
@@ -19,9 +20,12 @@ def inference_service(name: str, storage_uri: str, version: str, env: dict[str, 
     }
     if env:
         model["env"] = [{"name": key, "value": value} for key, value in sorted(env.items())]
+    annotations = {"sluiceway.dev/model-version": version}
+    if port:
+        annotations["sluiceway.dev/port"] = str(port)
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": name, "annotations": {"sluiceway.dev/model-version": version}},
+        "metadata": {"name": name, "annotations": annotations},
         "spec": {"predictor": {"model": model}},
     }

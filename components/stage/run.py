@@ -11,6 +11,7 @@ from components.rollout.ledger import Ledger, Phase, Release
 from components.rollout.run import roll_back
 from components.rollout.targets.single_machine import SingleMachine
 from components.rollout.traffic import read_rows
+from components.settings import settings
 from components.stage.skew import Skew, check_skew, smoke_test
 
 _SKEW_ROWS = 500
@@ -101,7 +102,7 @@ def _begin(
     if champion is None:
         ledger.stable = None
     elif ledger.stable is None or ledger.stable.version != champion.version:
-        document = inference_service(service, champion.uri, champion.version, {})
+        document = inference_service(service, champion.uri, champion.version, {}, settings().port)
         ledger.stable = Release(version=champion.version, uri=champion.uri, document=document)
     if ledger.stable is not None and not target.live():
         say(f"starting the champion, version {ledger.stable.version}")

@@ -1,0 +1,143 @@
+"""Whatever goes wrong ends in one clear sentence and the right exit code, with the last good model still serving."""
+
+import resource
+import socket
+import subprocess
+import time
+
+import pytest
+from sklearn.datasets import load_wine
+
+pytestmark = pytest.mark.e2e
+MODEL = "wine"
+
+
+@pytest.fixture(scope="module")
+def live(road):
+    """A champion that serves."""
+    ended = road.run({"source_uri": "sklearn://wine", "trainer": "linear"})
+    assert ended.code == 0, ended.err
+    return road
+
+
+@pytest.fixture
+def still_serving(live):
+    """Checks after the test that the champion is what it was."""
+    yield live
+    row = load_wine(as_frame=True).data.iloc[0].to_dict()
+    assert live.answers(MODEL, row) == 200
+    (service,) = [s for s in live.status() if s["name"] == MODEL]
+    assert service["model_version"] == live.champion(MODEL) == "1"
+    assert [entry["percent"] for entry in service["traffic"] if entry["percent"]] == [100]
+
+
+def failed(ended, *words):
+    """The run failed with one sentence that says all the words."""
+    assert ended.code == 1, ended.err
+    result = ended.result
+    assert (result["state"], result["exit_code"]) == ("failed", 1)
+    sentence = result["error"]
+    assert "\n" not in sentence
+    for word in words:
+        assert word in sentence, sentence
+    assert sentence in ended.err
+
+
+HEADER = "a,b,target\n"
+ROWS = "".join(f"{i},{i % 7},{i % 2}\n" for i in range(200))
+
+
+@pytest.mark.parametrize(
+    ("content", "parameters", "words"),
+    [
+        (None, {}, ("data.csv",)),
+        (b"", {}, ("empty",)),
+        (HEADER.encode(), {}, ("data.csv", "header")),
+        (bytes(range(256)) * 40, {}, ("data.csv",)),
+        (HEADER.encode() + "1,é,0\n".encode("latin-1") + ROWS.encode(), {}, ("UTF-8",)),
+        (b"a,A,target\n" + ROWS.encode(), {}, ("A", "twice")),
+        ((HEADER + ROWS).encode(), {"target": "Target_"}, ("Target_", "target")),
+        ((HEADER + ROWS.replace(",1\n", ",0\n")).encode(), {}, ("target", "one")),
+        ((HEADER + "".join(f",,{i % 2}\n" for i in range(200))).encode(), {}, ("missing",)),
+        ((HEADER + ROWS).encode(), {"source_uri": "s4://bucket/x.csv"}, ("s4",)),
+        ((HEADER + ROWS).encode(), {"trainer": "xgboost"}, ("xgboost", "linear")),
+        ((HEADER + ROWS).encode(), {"plan": '{"steps": [50, 10]}'}, ("steps",)),
+    ],
+    ids=[
+        "no such file",
+        "empty file",
+        "header only",
+        "binary file",
+        "mixed encodings",
+        "duplicate columns",
+        "no such target",
+        "one class",
+        "all columns missing",
+        "unknown scheme",
+        "unknown trainer",
+        "steps that fall",
+    ],
+)
+def test_bad_data_and_parameters(still_serving, tmp_path, content, parameters, words):
+    path = tmp_path / "data.csv"
+    if content is not None:
+        path.write_bytes(content)
+    # Data of its own must not be held against the wine contract; the service of that name is another one.
+    given = {"source_uri": str(path), "model_name": f"bad-{time.time_ns() % 10**9}", **parameters}
+    failed(still_serving.run(given), *words)
+
+
+def test_mlflow_unreachable(still_serving):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"  # bound but not listening: refused
+        ended = still_serving.run({"source_uri": "sklearn://wine"}, MLFLOW_TRACKING_URI=uri)
+    failed(ended, "MLflow", uri)
+
+
+def test_a_server_that_never_becomes_ready(still_serving):
+    given = {"source_uri": "sklearn://wine", "server_env": '{"PYTHONHOME": "/nowhere"}'}
+    failed(still_serving.run(given), "stage", "ready")
+    assert len(still_serving.versions(MODEL)) == 2  # registered, but it never became champion
+
+
+def test_a_port_already_taken(still_serving):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        given = {"source_uri": "sklearn://wine", "model_name": "another"}
+        ended = still_serving.run(given, SLUICEWAY_PORT=port)
+    failed(ended, port)
+
+
+def test_a_disk_that_fills(still_serving):
+    arguments = still_serving.arguments({"source_uri": "sklearn://digits"})
+    ended = subprocess.run(
+        ["python3", "-m", "pipelines.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=still_serving.environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY)),
+    )
+    assert ended.returncode == 1
+    assert "No space left" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_two_runs_at_once(still_serving):
+    first = still_serving.start({"source_uri": "sklearn://wine", "trainer": "linear"}, "--no-cache")
+    time.sleep(3)
+    second = still_serving.run({"source_uri": "sklearn://wine"})
+    assert second.code == 5, second.err
+    assert "Another run is at work on service wine" in second.err
+    assert first.wait(timeout=120) == 0
+
+
+def test_a_plain_mistake_on_the_command_line(live):
+    unknown = live.run({"sauce_uri": "x"})
+    assert unknown.code == 1
+    assert "did you mean source_uri" in unknown.err
+    assert live.command("run", "train").code == 1
+    assert live.command("run", "train-and-deploy", "--set", "x").code == 2
