@@ -1,7 +1,7 @@
 """Features from raw columns: one definition, run over a whole table offline and on a request's rows online.
 
-:func:`features_of` is the definition. Offline it runs on the snapshot; :func:`derive` runs the very same expressions
-on DuckDB in memory.
+:func:`feature_of` is the definition. Offline it runs on the snapshot; :func:`derive` runs the very same expressions on
+DuckDB in memory.
 """
 
 import threading
@@ -48,14 +48,6 @@ def feature_of(column: FeatureColumn, values: "Mapping[str, ir.Value]") -> "ir.V
     return settled(value)
 
 
-def features_of(
-    table: "ir.Table", inputs: tuple[InputColumn, ...], features: tuple[FeatureColumn, ...]
-) -> "dict[str, ir.Value]":
-    """All features of a table of raw columns, in order."""
-    values = parsed(table, inputs)
-    return {column.name: feature_of(column, values) for column in features}
-
-
 def derive(frame: "pd.DataFrame", schema: FeatureSchema) -> "pd.DataFrame":
     """Compute a request's features exactly as they were computed for training.
 
@@ -100,7 +92,8 @@ def _computed(
 
     read = _read_by(features)
     needed = tuple(column for column in inputs if column.name in read)
-    query = _compiled(needed, features, tuple(arrived[column.name].kind for column in needed))
+    forms = tuple((arrived[column.name].kind, arrived[column.name].is_parsed) for column in needed)
+    query = _compiled(needed, features, forms)
     connection = _connection()
     connection.register(_RAW, pa.table({column.name: arrived[column.name].arrow() for column in needed}))
     try:
@@ -123,14 +116,20 @@ def _read_by(features: tuple[FeatureColumn, ...]) -> frozenset[str]:
 
 
 @lru_cache(maxsize=64)
-def _compiled(inputs: tuple[InputColumn, ...], features: tuple[FeatureColumn, ...], kinds: tuple[Kind, ...]) -> str:
+def _compiled(
+    inputs: tuple[InputColumn, ...], features: tuple[FeatureColumn, ...], forms: tuple[tuple[Kind, bool], ...]
+) -> str:
     """The SQL for requests whose columns arrive in these forms; compiled once per form."""
     import ibis
 
     from components.ingest.engine import sql
 
-    table = ibis.table({column.name: kind for column, kind in zip(inputs, kinds, strict=True)}, name=_RAW)
-    return sql(table.select(**features_of(table, inputs, features)))
+    table = ibis.table({column.name: kind for column, (kind, _) in zip(inputs, forms, strict=True)}, name=_RAW)
+    values = {
+        column.name: table[column.name] if is_parsed else parsing.parse(table[column.name], column.type)
+        for column, (_, is_parsed) in zip(inputs, forms, strict=True)
+    }
+    return sql(table.select(**{feature.name: feature_of(feature, values) for feature in features}))
 
 
 def _connection() -> "duckdb.DuckDBPyConnection":

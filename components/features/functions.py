@@ -154,4 +154,7 @@ FUNCTIONS: dict[str, Function] = {
 
 def settled(value: "ir.Value") -> "ir.Value":
     """What a feature's column holds: a finite double, or a text."""
-    return value if kind_of(value) == TEXT else finite(value.cast("float64"))
+    kind = kind_of(value)
+    if kind == TEXT:
+        return value
+    return value.cast("float64") if kind == TRUTH else finite(value.cast("float64"))

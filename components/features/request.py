@@ -20,28 +20,32 @@ _BLANK = " \t\n\r\v\f"
 """What Ibis strips; Python's own strip would also take Unicode's spaces."""
 
 
+_PARSED: dict[InputType, Kind] = {
+    "number": "float64",
+    "string": "string",
+    "boolean": "boolean",
+    "timestamp": "timestamp(6)",
+}
+
+
 @dataclass(frozen=True)
 class Delivered:
-    """A column as it arrived: float64 with NaN, bool, datetime64[us] with NaT, or texts with None."""
+    """A column as it arrived: finite float64 or NaN, bool, datetime64[us] or NaT, or texts and None."""
 
     column: InputColumn
     kind: Kind
     values: "np.ndarray"
 
-    def as_feature(self) -> "np.ndarray | None":
-        """The parsed column, where it arrived as what it is; None where it must be parsed from something else."""
-        import numpy as np
+    @property
+    def is_parsed(self) -> bool:
+        """Whether it arrived as what it is, so that nothing is left to parse."""
+        return self.kind == _PARSED[self.column.type]
 
-        if self.kind in ("float64", "boolean") and self.column.type == "number":
-            numbers = self.values.astype(np.float64)
-            numbers[~np.isfinite(numbers)] = np.nan
-            return numbers
-        if self.kind == "boolean" and self.column.type == "boolean":
-            return self.values.astype(np.float64)
-        if self.kind == "string" and self.column.type == "string":
-            texts = self.values
-            return as_array([None if one is None or not one.strip(_BLANK) else one for one in texts], numeric=False)
-        return None
+    def as_feature(self) -> "np.ndarray | None":
+        """The feature of a column that is taken as it is; None if it must be parsed first."""
+        if not self.is_parsed:
+            return None
+        return self.values.astype("float64") if self.kind == "boolean" else self.values
 
     def arrow(self) -> "pa.Array":
         """The column for DuckDB."""
@@ -57,13 +61,19 @@ class Delivered:
 
 
 def delivered(values: "pd.Series[Any]", column: InputColumn) -> Delivered:
-    """Take a request's column as it is where its type is plain, else as text."""
+    """Take a request's column as it is where its type is plain, else as text.
+
+    Raises:
+        BadInput: it holds text that is not Unicode.
+    """
     import numpy as np
 
     dtype: Any = values.dtype
     if column.type != "string" and isinstance(dtype, np.dtype):
         if dtype.kind in "iuf":
-            return Delivered(column, "float64", values.to_numpy(dtype=np.float64))
+            numbers = values.to_numpy(dtype=np.float64, copy=True)
+            numbers[~np.isfinite(numbers)] = np.nan
+            return Delivered(column, "float64", numbers)
         if dtype.kind == "b":
             return Delivered(column, "boolean", values.to_numpy())
     if dtype.kind == "M":
@@ -74,7 +84,9 @@ def delivered(values: "pd.Series[Any]", column: InputColumn) -> Delivered:
         "".join(text for text in texts if text).encode()
     except UnicodeEncodeError as error:  # JSON can carry half of a surrogate pair
         raise BadInput(f"Column {column.name!r} holds text that is not valid Unicode; send UTF-8.") from error
-    return Delivered(column, "string", as_array(texts, numeric=False))
+    return Delivered(
+        column, "string", as_array([text if text and text.strip(_BLANK) else None for text in texts], False)
+    )
 
 
 def as_array(values: Sequence[Any], numeric: bool) -> "np.ndarray":
