@@ -73,14 +73,15 @@ def promote(model_name: str, version: str) -> None:
     """
     with reaching():
         mlflow = client()
-        _existing(mlflow, model_name, version)
+        previous = _existing(mlflow, model_name, version).tags.get(PREVIOUS, "")
         before = by_alias(mlflow, model_name, CHAMPION)
         if before is None or str(before.version) != version:
-            if before is not None:
-                mlflow.set_model_version_tag(model_name, version, PREVIOUS, str(before.version))
+            previous = "" if before is None else str(before.version)
+            if previous:
+                mlflow.set_model_version_tag(model_name, version, PREVIOUS, previous)
             mlflow.set_registered_model_alias(model_name, CHAMPION, version)
-        if before is not None and str(before.version) != version:
-            mlflow.set_model_version_tag(model_name, str(before.version), STATE, "retired")
+        if previous:
+            _retire(mlflow, model_name, previous)
         mlflow.set_model_version_tag(model_name, version, STATE, CHAMPION)
         drop_challenger(mlflow, model_name, version)
 
@@ -113,7 +114,11 @@ def download(uri: str, into: Path) -> Path:
         client()
         from mlflow.artifacts import download_artifacts
 
-        return Path(download_artifacts(artifact_uri=uri, dst_path=str(into), tracking_uri=settings().tracking_uri))
+        at = settings().tracking_uri
+        fetched = download_artifacts(artifact_uri=uri, dst_path=str(into), tracking_uri=at, registry_uri=at)
+    if uri.startswith("models:"):
+        (Path(fetched) / "registered_model_meta").unlink(missing_ok=True)  # MLflow's note, no file of the bundle
+    return Path(fetched)
 
 
 def by_alias(mlflow: "MlflowClient", model_name: str, alias: str) -> "ModelVersion | None":
@@ -135,11 +140,25 @@ def drop_challenger(mlflow: "MlflowClient", model_name: str, version: str) -> No
         mlflow.delete_registered_model_alias(model_name, CHALLENGER)
 
 
-def _existing(mlflow: "MlflowClient", model_name: str, version: str) -> None:
+def _retire(mlflow: "MlflowClient", model_name: str, version: str) -> None:
+    """Note that a version is champion no more; one that was deleted, or registered again meanwhile, stays as it is."""
     from mlflow.exceptions import MlflowException
 
     try:
-        mlflow.get_model_version(model_name, version)
+        found = mlflow.get_model_version(model_name, version)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return
+    if found.tags.get(STATE) == CHAMPION:
+        mlflow.set_model_version_tag(model_name, version, STATE, "retired")
+
+
+def _existing(mlflow: "MlflowClient", model_name: str, version: str) -> "ModelVersion":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return mlflow.get_model_version(model_name, version)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise BadInput(f"The registry has no version {version} of {model_name}.") from error

@@ -10,7 +10,7 @@ import pytest
 from kfp import dsl
 
 from components.errors import BadBundle, BadInput
-from components.evaluate.columns import PREDICTION
+from components.evaluate.columns import CHAMPION, PREDICTION
 from components.evaluate.outputs import log, write
 from components.evaluate.run import evaluate
 from components.train.run import train
