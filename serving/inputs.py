@@ -65,8 +65,8 @@ def require(names: Iterable[str], present: Iterable[str]) -> None:
 def coerce(columns: Mapping[str, Sequence[Any] | Column], schema: FeatureSchema) -> Columns:
     """Turn raw values into the types that the schema names; columns outside the schema are left out.
 
-    Blank text is a missing number, boolean or timestamp. Text that reads as a number is one. A number in a text column
-    becomes its text, without a decimal point where it is whole.
+    Blank text is a missing value, and so are NaN and the infinities, as in training. Text that reads as a number is
+    one. A number in a text column becomes its text, without a decimal point where it is whole.
 
     Raises:
         BadInput: a column is missing, is longer than another, or holds a value that does not fit; rows count from 0.
@@ -101,6 +101,7 @@ def _typed(name: str, kind: InputType, values: Sequence[Any] | Column) -> Column
     dtype = values.dtype.kind if isinstance(values, np.ndarray) else "O"
     if kind in ("number", "boolean") and dtype in "fiub":
         numbers: Column = np.asarray(values, dtype=np.float64)
+        numbers = np.where(np.isfinite(numbers), numbers, np.nan)
         return numbers if kind == "number" else _each(name, kind, _boolean, numbers, np.float64)
     if kind == "timestamp" and dtype == "M":
         return np.asarray(values, dtype="datetime64[us]")
@@ -136,10 +137,14 @@ def _number(value: Any) -> float:
         text = value.strip()
         if "_" in text:  # float() reads 1_000 as Python source does; no data set means that
             raise ValueError(text)
-        return float(text) if text else math.nan
+        return _finite(float(text)) if text else math.nan
     if isinstance(value, int | float | Decimal | np.number | np.bool_):
-        return float(value)
+        return _finite(float(value))
     raise TypeError(type(value))
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else math.nan
 
 
 def _boolean(value: Any) -> float:
@@ -161,7 +166,7 @@ def _string(value: Any) -> str | None:
         return None
     if isinstance(value, dict | list | tuple):
         raise TypeError(type(value))
-    return text(value)
+    return text(value) if not isinstance(value, str) or value.strip() else None
 
 
 def _timestamp(value: Any) -> Any:
