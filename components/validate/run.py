@@ -13,13 +13,13 @@ from components.ingest import snapshot as snapshots
 from components.ingest.engine import ROW, engine
 from components.settings import settings
 from components.validate import quarantine as quarantines
-from components.validate import report as reports
 from components.validate import sample as samples
 from components.validate.contract import FILE, Contract, Type, dumps, loads
 from components.validate.infer import infer
 from components.validate.profile import FILE as PROFILE
 from components.validate.profile import Profile, meaning, profile, readable_shares
 from components.validate.quarantine import Quarantine
+from components.validate.reporter import Drift, Reporter
 from components.validate.rules import doubtful
 from components.validate.schema_diff import Found, check_schema, close
 from components.validate.store import Store
@@ -53,7 +53,7 @@ class Validation:
     is_new: bool
     added: tuple[str, ...]
     sampled: int
-    drift: reports.Drift | None
+    drift: Drift | None
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def run(
     _check_parameters(dataset, max_quarantine_share)
     store, name = Store(settings().store), f"contracts/{dataset}.yaml"
     described = snapshots.read(snapshot)
-    with TemporaryDirectory(prefix=".sample-", dir=_existing(report.parent)) as aside:
+    with TemporaryDirectory(prefix=".sample-", dir=_existing(report.parent)) as aside, Reporter() as reporter:
         sample = Path(aside) / "sample.parquet"
         with engine(report.parent) as connection:
             table = snapshots.relation(connection, snapshot, described)
@@ -107,8 +107,7 @@ def run(
             kept = quarantine / quarantines.FILE
             sampled = samples.write(connection, table, types, target, kept, sample)
         store.write(samples.name(described.version), sample.read_bytes())
-        reference = store.read(samples.name(champion_data_version)) if champion_data_version else None
-        drift = reports.write(sample, reference, checked.contract, checked.profile, report)
+        drift = reporter.report(sample, _reference(store, champion_data_version, Path(aside)), contract, report)
     return Validation(
         rows=checked.profile.rows,
         quarantined=found.rows,
@@ -175,6 +174,16 @@ def _set_aside(
 ) -> Quarantine:
     with whole_folder(folder) as aside:
         return quarantines.write(connection, table, doubtful(table, checked.contract, checked.profile), aside)
+
+
+def _reference(store: Store, data_version: str, folder: Path) -> Path | None:
+    """A local copy of the champion's sample, if there is a champion and its sample is still kept."""
+    content = store.read(samples.name(data_version)) if data_version else None
+    if content is None:
+        return None
+    path = folder / "reference.parquet"
+    path.write_bytes(content)
+    return path
 
 
 def _check_parameters(dataset: str, share: float) -> None:
