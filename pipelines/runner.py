@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -66,13 +67,15 @@ def run(request: Request, watch: Watch) -> RunRecord:
         shutil.rmtree(folder)
         raise
     holder = f"run {run_id}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}"
-    try:
-        with owned(current.home / "locks" / f"{record.service}.run", holder, f"service {record.service}"):
-            settle(current, record.service)
-            _execute(record, current, request.cache, watch)
-    except Busy:
-        shutil.rmtree(folder)
-        raise
+    with ExitStack() as ownership:
+        try:
+            lock = current.home / "locks" / f"{record.service}.run"
+            ownership.enter_context(owned(lock, holder, f"service {record.service}"))
+        except Busy:
+            shutil.rmtree(folder)
+            raise
+        settle(current, record.service)
+        _execute(record, current, request.cache, watch)
     return record
 
 
@@ -151,11 +154,15 @@ def _keep(log: IO[str], line: str) -> None:
 
 
 def _end(child: subprocess.Popen[str]) -> None:
+    """Kill the run's process group and wait until none of it is left."""
+    group = child.pid
     try:
-        os.killpg(child.pid, signal.SIGKILL)
+        while True:
+            os.killpg(group, signal.SIGKILL)
+            child.wait()
+            time.sleep(0.02)
     except ProcessLookupError:
         return
-    child.wait()
 
 
 def _blame(record: RunRecord, code: int) -> None:
