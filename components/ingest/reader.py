@@ -19,8 +19,11 @@ from components.ingest.text import Dialect, check_names, dialect, head, wrong_en
 _SNIFFED = 4
 """How many files are looked at for column types at first; all of them when a value does not fit."""
 
-_CANDIDATES = "'BIGINT', 'DOUBLE', 'DATE', 'TIMESTAMP', 'TIMESTAMP WITH TIME ZONE', 'VARCHAR'"
-"""Without BOOLEAN, as which DuckDB would take Yes and No: labels must come through as they were written."""
+_CANDIDATES = "'BIGINT', 'HUGEINT', 'DOUBLE', 'DATE', 'TIMESTAMP', 'TIMESTAMP WITH TIME ZONE', 'VARCHAR'"
+"""Without BOOLEAN, as which DuckDB would take Yes and No: labels must come through as they were written. With HUGEINT,
+so that numbers too long for BIGINT are noticed (and kept as text) and not rounded to a DOUBLE."""
+
+_UNFIT = "a value is no longer what its column was taken for"
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,19 @@ class Reader:
 
     def _delimited(self, connection: duckdb.DuckDBPyConnection, found: Dialect, thorough: bool) -> str:
         sniffed = self._types(connection, found, thorough)
-        columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in sniffed.types.items())
+        exact = {} if thorough else _exact_casts(sniffed, self._options)
+        columns = ", ".join(
+            f"{literal(name)}: {literal('VARCHAR' if name in exact else kind)}" for name, kind in sniffed.types.items()
+        )
+        replaced = ", ".join(f"{cast} AS {identifier(name)}" for name, cast in exact.items())
         formats = ""
         if sniffed.date_format:
             formats += f", dateformat = {literal(sniffed.date_format)}"
         if sniffed.timestamp_format:
             formats += f", timestampformat = {literal(sniffed.timestamp_format)}"
         return (
-            f"SELECT {self._star()} FROM read_csv({self._list()}, auto_detect = false, columns = {{{columns}}}, "
+            f"SELECT {self._star()} {f'REPLACE ({replaced})' if replaced else ''} "
+            f"FROM read_csv({self._list()}, auto_detect = false, columns = {{{columns}}}, "
             f"{self._csv_options(found)}{formats}, {self._partitioned()})"
         )
 
@@ -132,7 +140,7 @@ class Reader:
             ((columns, dates, stamps),) = connection.execute(query).fetchall()
         except duckdb.Error:  # irregular: reading it as text will say in which line
             return _Sniffed(dict.fromkeys(found.names, "VARCHAR"), "", "")
-        kinds = [column["type"] for column in columns]
+        kinds = ["VARCHAR" if column["type"] == "HUGEINT" else column["type"] for column in columns]
         if len(kinds) != len(found.names):
             return _Sniffed(dict.fromkeys(found.names, "VARCHAR"), "", "")
         return _Sniffed(dict(zip(found.names, kinds, strict=True)), dates or "", stamps or "")
@@ -172,6 +180,37 @@ class Reader:
         if not keys or not above:
             return "*"
         return f"* EXCLUDE ({', '.join(identifier(name) for name in sorted(above))})"
+
+
+def _exact_casts(sniffed: _Sniffed, options: ReadOptions) -> dict[str, str]:
+    """Casts that refuse what DuckDB would silently alter in a column whose type comes from the first rows only.
+
+    Its own casts make 3 of a late 2.5 in a column of whole numbers, and drop the hour of a time among dates and the
+    offset of one among times without. The exact ones cost about a fifth of the reading time.
+    """
+    casts: dict[str, str] = {}
+    for name, kind in sniffed.types.items():
+        column = identifier(name)
+        fits = ""
+        if name in options.types:
+            continue
+        if kind == "BIGINT":
+            fits = f"{column}::BIGINT::VARCHAR = {column}"
+        elif kind == "DATE" and not sniffed.date_format:
+            fits = f"{column}::DATE::TIMESTAMP = {column}::TIMESTAMP AND length({column}) <= 10"
+        elif kind == "TIMESTAMP" and not sniffed.timestamp_format:
+            fits = f"{column}::TIMESTAMP = {column}::TIMESTAMPTZ::TIMESTAMP"
+        if fits:
+            casts[name] = (
+                f"CASE WHEN {column} IS NULL THEN NULL WHEN {fits} THEN {column}::{kind} "
+                f"ELSE error({literal(_UNFIT)}) END"
+            )
+    return casts
+
+
+def is_unfit(error: duckdb.Error) -> bool:
+    """Whether a value did not fit its column's type, so that all values must be looked at."""
+    return isinstance(error, duckdb.ConversionException) or _UNFIT in str(error)
 
 
 def _parquet_names(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[str, ...]:
@@ -230,17 +269,15 @@ def _difference(first: str, names: tuple[str, ...], other: str, others: tuple[st
 
 @contextmanager
 def sentences(files: Sequence[Fetched]) -> Iterator[None]:
-    """Turn DuckDB's errors about file content into one sentence each; :class:`duckdb.ConversionException` passes.
+    """Turn DuckDB's errors about file content into one sentence each; those of :func:`is_unfit` pass.
 
     Raises:
         BadInput: the content is wrong.
     """
     try:
         yield
-    except duckdb.ConversionException:
-        raise
     except (duckdb.InvalidInputException, duckdb.IOException, duckdb.BinderException) as error:
-        if is_full(error) or "Could not write" in str(error):
+        if is_unfit(error) or is_full(error) or "Could not write" in str(error):
             raise
         raise BadInput(explain(str(error), files)) from error
 

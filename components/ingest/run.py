@@ -11,7 +11,7 @@ from components.errors import BadInput
 from components.files import whole_folder
 from components.ingest import dvc
 from components.ingest.engine import engine, identifier, literal, write_parquet
-from components.ingest.reader import Fetched, Reader, explain, sentences
+from components.ingest.reader import Fetched, Reader, explain, is_unfit, sentences
 from components.ingest.resolve import Source, resolve
 from components.ingest.snapshot import FILE, POINTER, Column, OriginFile, Part, Snapshot
 
@@ -56,7 +56,9 @@ def _copy(connection: duckdb.DuckDBPyConnection, files: list[Fetched], source: S
     with sentences(files):
         try:
             return write_parquet(connection, reader.query(connection), part)
-        except duckdb.ConversionException:  # a later value does not fit the type that the first ones suggested
+        except duckdb.Error as error:
+            if not is_unfit(error):
+                raise
             part.unlink(missing_ok=True)
         try:
             return write_parquet(connection, reader.query(connection, thorough=True), part)

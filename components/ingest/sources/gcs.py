@@ -136,7 +136,10 @@ class GcsSource:
                 f"{bucket} could not be read for {RETRY_SECONDS:.0f} s ({_short(error)}); try again later."
             ) from error
         except GoogleAuthError as error:
-            raise Unreachable(f"Google credentials for {bucket} do not work ({_short(error)}).") from error
+            raise Unreachable(
+                f"{bucket} refuses access: there are no working Google credentials ({_short(error)}); log in with "
+                "gcloud auth application-default login, or give the pod a service account."
+            ) from error
         except OSError as error:  # the errors of requests are OSErrors too
             if is_full(error):
                 raise
