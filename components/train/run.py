@@ -15,6 +15,7 @@ from components.train.feature_set import Split, read_splits
 from components.train.hyperparameters import checked
 from components.train.parity import compare, not_measured, predictions, probes
 from components.train.recipe import digest, origin, recipe
+from components.train.threads import suited_to, wait_without_spinning
 from components.train.trainers import Fitted, fit
 from serving.schema import FILE, NATIVE_FILE, ONNX_FILE, BundleManifest, Parity
 
@@ -87,17 +88,19 @@ def train(
         StorageFull: the bundle does not fit on the disk.
     """
     began = time.monotonic()
+    wait_without_spinning()
     _check_seed(seed)
     schema, splits = read_splits(features)
     parameters = checked(trainer, schema, hyperparameters or {})
-    fitted = fit(trainer, schema, splits["train"], splits["valid"], parameters, seed)
-    scores = {name: predictions(fitted.pipeline, split.inputs, schema) for name, split in splits.items()}
+    with suited_to(splits["train"].inputs.size):
+        fitted = fit(trainer, schema, splits["train"], splits["valid"], parameters, seed)
+        scores = {name: predictions(fitted.pipeline, split.inputs, schema) for name, split in splits.items()}
+        graph, measured = _graph(fitted, splits["valid"], scores["valid"], schema, (parity_tolerance, seed))
     metrics = {
         f"{name}_{key}": value
         for name, split in splits.items()
         for key, value in measure(schema.task, split.target, scores[name]).items()
     }
-    graph, measured = _graph(fitted, splits["valid"], scores["valid"], schema, (parity_tolerance, seed))
     made = _Made(
         schema=schema,
         pipeline=fitted.pipeline,
