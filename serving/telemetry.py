@@ -28,6 +28,7 @@ class Telemetry:
         self._seconds = Histogram(
             "sluiceway_request_seconds", "Seconds from a prediction request's head to its reply", who, buckets=_SECONDS
         )
+        self._seconds.labels(**self._who)
         for code in ("200", "400", "500"):
             self._requests.labels(**self._who, code=code)
         self._histogram: Any = None

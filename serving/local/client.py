@@ -16,7 +16,7 @@ from components.files import write_json, write_text
 from serving.local.document import validated
 from serving.local.folder import Folder, last_line, locked
 from serving.local.processes import is_running, kill_leftovers
-from serving.local.status import HOPELESS, stopped
+from serving.local.status import HOPELESS, starting, stopped
 
 _POLL_SECONDS = 0.02
 _START_SECONDS = 20.0
@@ -60,11 +60,13 @@ def read(home: Path, name: str) -> dict[str, Any] | None:
     document = folder.read_document()
     if document is None:
         return None
+    pid = folder.supervisor_pid()
     now = folder.read_status()
-    if now and folder.supervisor_pid() is None:
-        now = folder.read_status()  # it may have written its last words in between
-        if now["local"]["supervisor"]["pid"] is not None:
-            now = stopped(now, f"The supervisor of {name} is gone; apply or repair the service to start it again.")
+    writer = now.get("local", {}).get("supervisor", {}).get("pid")
+    if writer is not None and pid is None:
+        now = stopped(now, f"The supervisor of {name} is gone; apply or repair the service to start it again.")
+    elif writer is not None and writer != pid:
+        now = starting(now, f"The supervisor of {name} has just started.")
     return {**document, "status": now}
 
 

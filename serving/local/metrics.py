@@ -37,11 +37,11 @@ def revision_stats(document: dict[str, Any]) -> dict[str, RevisionStats]:
     latency: dict[str, dict[float, float]] = {}
     for name, labels, value in _samples(admin, "/stats/prometheus"):
         revision = labels.get("envoy_cluster_name", "")
+        # The parser ends every counter's name in _total: envoy_cluster_upstream_rq, by code, is in here too.
         if name == "envoy_cluster_upstream_rq_total":
-            requests.setdefault(revision, 0)
-        elif name == "envoy_cluster_upstream_rq" and "envoy_response_code" in labels:
-            requests[revision] = requests.get(revision, 0) + int(value)
-            if labels["envoy_response_code"].startswith("5"):
+            code = labels.get("envoy_response_code")
+            requests[revision] = requests.get(revision, 0) + (int(value) if code else 0)
+            if code and code.startswith("5"):
                 errors[revision] = errors.get(revision, 0) + int(value)
         elif name == "envoy_cluster_upstream_rq_time_bucket":
             latency.setdefault(revision, {})[float(labels["le"])] = value

@@ -91,12 +91,18 @@ def with_times(findings: dict[str, Finding], before: dict[str, Any]) -> list[dic
 
 def stopped(before: dict[str, Any], message: str) -> dict[str, Any]:
     """A status without anything that runs."""
-    findings = {kind: Finding("False", STOPPED, message) for kind in ("IngressReady", "PredictorReady", "Ready")}
-    return {
-        **before,
-        "conditions": with_times(findings, before),
-        "local": {"supervisor": {"pid": None}, "envoy": {"pid": None, "admin": None}, "servers": []},
-    }
+    return _without_processes(before, Finding("False", STOPPED, message))
+
+
+def starting(before: dict[str, Any], message: str) -> dict[str, Any]:
+    """A status whose writer is gone while another supervisor has not written yet."""
+    return _without_processes(before, Finding("Unknown", "Starting", message))
+
+
+def _without_processes(before: dict[str, Any], finding: Finding) -> dict[str, Any]:
+    conditions = with_times(dict.fromkeys(("IngressReady", "PredictorReady", "Ready"), finding), before)
+    local = {"supervisor": {"pid": None}, "envoy": {"pid": None, "admin": None}, "servers": []}
+    return {**before, "conditions": conditions, "local": local}
 
 
 def _predictor(view: View) -> Finding:

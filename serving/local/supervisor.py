@@ -26,7 +26,7 @@ from serving.local.status import View
 
 log = logging.getLogger("sluiceway.supervisor")
 
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.05
 _LOCK_SECONDS = 3.0
 _END_SECONDS = 10.0
 
