@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from components.features.parsing import finite, number
+from components.features.parsing import finite, floor, number
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -49,7 +49,7 @@ def divide(left: "ir.Value", right: "ir.Value") -> "ir.Value":
 
 def modulo(left: "ir.Value", right: "ir.Value") -> "ir.Value":
     """The remainder with the divisor's sign, as in Python; missing when the divisor is zero."""
-    return left - right * divide(left, right).floor()
+    return left - right * floor(divide(left, right))
 
 
 def _where(condition: "ir.Value", value: "ir.Value") -> "ir.Value":
@@ -69,7 +69,11 @@ def _round(value: "ir.Value", *digits: "ir.Value") -> "ir.Value":
 
 
 def _half_away(value: "ir.Value") -> "ir.Value":
-    return (value < 0).ifelse((value - 0.5).ceil(), (value + 0.5).floor()).cast("float64")
+    return (value < 0).ifelse(_ceil(value - 0.5), floor(value + 0.5))
+
+
+def _ceil(value: "ir.Value") -> "ir.Value":
+    return -floor(-value)
 
 
 def _ten_to(digits: "ir.Value") -> "ir.Value":
@@ -126,8 +130,8 @@ FUNCTIONS: dict[str, Function] = {
     "exp": _one(lambda x: _where(x < 709.0, x).exp(), NUMBER),
     "sqrt": _one(lambda x: _where(x >= 0, x).sqrt(), NUMBER),
     "abs": _one(lambda x: x.abs(), NUMBER),
-    "floor": _one(lambda x: _double(x.floor()), NUMBER),
-    "ceil": _one(lambda x: _double(x.ceil()), NUMBER),
+    "floor": _one(floor, NUMBER),
+    "ceil": _one(_ceil, NUMBER),
     "round": Function(_round, ((NUMBER,),), 1, 2),
     "clip": Function(_clip, ((NUMBER,),), 3, 3),
     "min": Function(_least, ((NUMBER,),), 2, _MANY),

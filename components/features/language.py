@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from components.errors import BadInput
 from components.features import functions
 from components.features.functions import FUNCTIONS, NUMBER, TEXT, TIME, TRUTH, Function, kind_of
+from components.features.parsing import floor
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -26,7 +27,7 @@ _ARITHMETIC: dict[type[ast.operator], _Arithmetic] = {
     ast.Sub: lambda left, right: left - right,
     ast.Mult: lambda left, right: left * right,
     ast.Div: functions.divide,
-    ast.FloorDiv: lambda left, right: functions.divide(left, right).floor(),
+    ast.FloorDiv: lambda left, right: floor(functions.divide(left, right)),
     ast.Mod: functions.modulo,
     ast.Pow: lambda left, right: left**right,
 }

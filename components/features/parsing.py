@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 _LARGEST = sys.float_info.max
 
+_WHOLE_FROM = 2.0**52
+"""Doubles of this size on have no fraction."""
+
 
 def text(value: "ir.Value") -> "ir.StringValue":
     """The value as text; blank is missing."""
@@ -33,6 +36,12 @@ def number(value: "ir.Value") -> "ir.FloatingValue":
 def finite(value: "ir.FloatingValue") -> "ir.FloatingValue":
     """The double where it is finite, else missing; NaN counts as greater than any number, in DuckDB as in Spark."""
     return value.between(-_LARGEST, _LARGEST).ifelse(value, None)
+
+
+def floor(value: "ir.FloatingValue") -> "ir.FloatingValue":
+    """The next lower whole number as a double; Ibis makes it a 64-bit integer, which large doubles overflow."""
+    small = (value.abs() < _WHOLE_FROM).ifelse(value, None)
+    return small.floor().cast("float64").coalesce(value)
 
 
 def boolean(value: "ir.Value") -> "ir.BooleanValue":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import BadInput
+from components.features import parsing
 from components.features.expressions import feature_of, parsed
 from components.features.schema import FILE, SPLITS, FeatureSchema, Task
 from components.features.select import Selection, select
@@ -130,7 +131,7 @@ def _values(table: "ir.Table", chosen: Selection, profile: Profile, target: str,
     column = profile.columns[target]
     label = typed(table[target], column.type)
     if kind == "classes" and column.type in ("integer", "number"):
-        whole = label == label.floor()
+        whole = label == parsing.floor(label)
         label = whole.ifelse(label.try_cast("int64").cast("string"), label.cast("string"))
     values[_TARGET] = label.cast("string" if kind == "classes" else "float64")
     return values

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from components.features import parsing
 from components.ingest.engine import ROW
 from components.validate.contract import ColumnRule, Contract
 from components.validate.profile import ColumnProfile, Profile, is_missing, typed
@@ -46,7 +47,7 @@ def _of_column(table: "ir.Table", name: str, rule: ColumnRule, seen: ColumnProfi
     if seen.unreadable:
         yield Rule(name, f"not {_KINDS.get(rule.type, 'a text')}", value.isnull() & ~is_missing(raw))
     if rule.type == "integer" and not raw.type().is_integer():
-        yield Rule(name, "not a whole number", (value != value.floor()).fill_null(False))
+        yield Rule(name, "not a whole number", (value != parsing.floor(value)).fill_null(False))
     if rule.min is not None and seen.min is not None and seen.min < rule.min:
         yield Rule(name, f"below {rule.min:g}", (value < rule.min).fill_null(False))
     if rule.max is not None and seen.max is not None and seen.max > rule.max:
