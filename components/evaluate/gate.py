@@ -131,9 +131,10 @@ def not_worse(policy: Policy, challenger: Distribution, champion: Distribution, 
     allowed = policy.margin * (abs(champion.value) if metric in RELATIVE else 1.0)
     passed = gain.low >= -allowed
     better = (difference.value if up else -difference.value) + 0.0  # no minus zero
+    sure = f"at least {gain.low:.4g} better" if gain.low > 0 else f"at most {abs(gain.low):.4g} worse"
     reason = (
-        f"{metric} {challenger.value:.4g} against the champion's {champion.value:.4g}: better by {better:+.4g}, "
-        f"{_SURE} by at least {gain.low + 0.0:+.4g}; {-allowed:+.4g} is allowed"
+        f"{metric} {challenger.value:.4g} against the champion's {champion.value:.4g}: {_SURE} {sure}, "
+        f"{allowed:.4g} worse is allowed"
     )
     if not passed and better >= -allowed:
         reason += ". That may be chance: more test rows, or a wider margin, would tell"
