@@ -57,20 +57,26 @@ class Audience:
 
 @dataclass(frozen=True)
 class Split:
-    """How a step's requests were shared, against its weight.
-
-    ``low`` and ``high`` are the 99 % interval of the challenger's share that the weight allows for that many requests.
-    """
+    """How a step's requests were shared: how many the challenger answered, at which weight."""
 
     weight: int
     requests: int
     canary: int
-    low: float
-    high: float
 
-    def holds(self) -> bool:
+    def interval(self, confidence: float = 0.99) -> tuple[float, float]:
+        """The challenger's share that the weight allows for that many requests.
+
+        Normal approximation of the binomial with continuity correction.
+        """
+        share = self.weight / 100
+        z = NormalDist().inv_cdf((1 + confidence) / 2)
+        half = z * math.sqrt(share * (1 - share) / self.requests) + 0.5 / self.requests
+        return max(0.0, share - half), min(1.0, share + half)
+
+    def holds(self, confidence: float = 0.99) -> bool:
         """Whether the measured share is within the interval."""
-        return self.low <= self.canary / self.requests <= self.high
+        low, high = self.interval(confidence)
+        return low <= self.canary / self.requests <= high
 
 
 @dataclass(frozen=True)
@@ -92,8 +98,8 @@ class Played:
 def acts(corrupted: Path, source: Path) -> tuple[Act, ...]:
     """The acts; each builds on the service as the one before left it."""
     data = {"source_uri": str(source)}
-    errors = {"SLUICEWAY_FAULTS": "errors=0.3,after_requests=600"}
-    slow = {"SLUICEWAY_FAULTS": "delay_ms=400,after_requests=600"}
+    errors = {"SLUICEWAY_FAULTS": "errors=0.3,after_requests=60"}
+    slow = {"SLUICEWAY_FAULTS": "delay_ms=400,after_requests=60"}
     return (
         Act("1. The first champion goes straight to 100 %", {**data, "trainer": "linear"}, "promoted"),
         Act("2. A better challenger walks 10, 50, 100 % and is promoted", data, "promoted", watched=True),
@@ -132,9 +138,10 @@ def play(console: Console, least_requests: int) -> bool:
         if one.act.watched:
             console.print(f"    {one.requests} client requests, {len(one.failures)} failed")
         for split in one.splits:
+            low, high = split.interval()
             console.print(
                 f"    at {split.weight} %: {split.canary} of {split.requests} answered by the challenger "
-                f"({split.canary / split.requests:.1%}; 99 % interval {split.low:.1%} to {split.high:.1%})"
+                f"({split.canary / split.requests:.1%}; 99 % interval {low:.1%} to {high:.1%})"
             )
     return all(one.as_told() for one in played)
 
@@ -214,7 +221,5 @@ def _splits(audience: Audience) -> Iterator[Split]:
     for shift, verdict in zip(shifts, verdicts, strict=True):
         # Answers that came within a moment of the change may have been routed before it.
         counts = Counter(who for when, who in audience.answers if shift.time + 0.1 < when < verdict.time)
-        requests, share = counts.total(), shift.weight / 100
-        if requests:
-            half = NormalDist().inv_cdf(0.995) * math.sqrt(share * (1 - share) / requests) + 0.5 / requests
-            yield Split(shift.weight, requests, counts[revision], max(0.0, share - half), min(1.0, share + half))
+        if counts:
+            yield Split(shift.weight, counts.total(), counts[revision])

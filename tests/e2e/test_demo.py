@@ -41,9 +41,11 @@ def test_a_better_challenger_is_promoted_without_a_failed_request(played):
 def test_the_measured_split_is_within_the_binomial_interval_of_each_weight(played):
     splits = played[1].splits
     assert [split.weight for split in splits] == [10, 50, 100]
-    for split in splits:
-        assert split.requests >= 50
-        assert split.holds(), split
+    assert all(split.requests >= 50 for split in splits)
+    # A fair split misses a 99 % interval once in a hundred times: one step may, if it is still within 99.99 %.
+    missed = [split for split in splits if not split.holds()]
+    assert len(missed) <= 1
+    assert all(split.holds(confidence=0.9999) for split in missed), missed
 
 
 def test_corrupted_labels_are_stopped_at_the_gate_with_reasons(played):
