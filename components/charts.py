@@ -69,15 +69,13 @@ def line_chart(
         return across, _HEIGHT - _BOTTOM - (y - y0) / (y1 - y0) * (_HEIGHT - _TOP - _BOTTOM)
 
     parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
-    for i in range(5):
-        value = y0 + (y1 - y0) * i / 4
+    for value in _ticks(y0, y1, 5):
         _, y = place(x0, value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}{escape(unit)}</text>')
-    for i in range(7):
-        value = x0 + (x1 - x0) * i / 6
+    for value in _ticks(x0, x1, 8):
         x, _ = place(value, y0)
-        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{value:.3g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{value:.4g}</text>')
     parts.extend(_mark(mark, place(mark.x, y0)[0]) for mark in axis.marks)
     for s, points in lines:
         parts.append(_line(s, [place(x, y) for x, y in points], place(x0, y0)[1]))
@@ -116,7 +114,20 @@ def _mark(mark: Mark, x: float) -> str:
 
 
 def _round_up(value: float) -> float:
+    """The first tick at or above a value."""
     if value <= 0:
         return 1.0
-    size = 10.0 ** math.floor(math.log10(value))
-    return next(step * size for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * size >= value * 1.02 or step == 10)
+    step = _tick_step(value, 5)
+    return step * math.ceil(value / step)
+
+
+def _ticks(low: float, high: float, most: int) -> list[float]:
+    step = _tick_step(high - low, most)
+    first = math.ceil(low / step - 1e-9)
+    return [i * step for i in range(first, first + most + 1) if i * step <= high + step * 1e-9]
+
+
+def _tick_step(span: float, most: int) -> float:
+    """The smallest of 1, 2, 5, 10, 20, … that divides a span into at most so many parts."""
+    size = 10.0 ** math.floor(math.log10(span / most))
+    return next(factor * size for factor in (1, 2, 5, 10) if span / (factor * size) <= most + 1e-9)

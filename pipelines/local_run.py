@@ -7,6 +7,7 @@ process group and ends the group when its parent dies, however that dies: no ste
 import argparse
 import ctypes
 import json
+import logging
 import os
 import signal
 from pathlib import Path
@@ -25,6 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     _end_with(options.parent)
 
+    logging.basicConfig(level=logging.INFO)  # KFP says on the root logger which steps it kept from an earlier run
     from kfp import components, local
 
     local.init(

@@ -151,8 +151,8 @@ def promote(home: Path, ledger: Ledger, reason: str) -> None:
     ledger.phase = Phase.PROMOTING
     ledgers.save(home, ledger)
     SingleMachine(home, ledger.service).serve(candidate)
-    registry.promote(ledger.service, candidate.version)
     ledger.note("promoted", 100, reason=reason, version=candidate.version)
+    registry.promote(ledger.service, candidate.version)
     ledger.phase, ledger.stable, ledger.candidate = Phase.SETTLED, candidate, None
     ledgers.save(home, ledger)
 
@@ -165,8 +165,8 @@ def roll_back(home: Path, ledger: Ledger, reason: str) -> None:
         target.serve(ledger.stable)
     else:
         target.remove()
-    registry.reject(ledger.service, candidate.version, reason)
     ledger.note("rolled back", 0, reason=reason, version=candidate.version)
+    registry.reject(ledger.service, candidate.version, reason)
     ledger.phase, ledger.candidate = Phase.SETTLED, None
     ledgers.save(home, ledger)
 

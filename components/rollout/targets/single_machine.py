@@ -1,5 +1,6 @@
 """The service on this machine: KServe's Knative canary, made true by the supervisor with Envoy in front."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class SingleMachine:
     def remove(self) -> None:
         """End the service: a first release that failed has nothing to go back to."""
         client.stop(self.home, self.service)
+        shutil.rmtree(self.home / "services" / self.service, ignore_errors=True)
 
     def url(self) -> str:
         """The address that clients use."""
