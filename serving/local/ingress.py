@@ -38,6 +38,10 @@ class Ingress:
         self._next_start = 0.0
         self._next_look = 0.0
 
+    def unhealthy(self) -> frozenset[str]:
+        """Revisions whose server failed Envoy's health checks when last looked at."""
+        return frozenset(name for name, (_, healthy) in self.active.items() if not healthy)
+
     def keep(self, wish: int | None, remembered: int | None) -> int | None:
         """Keep Envoy running and listening; gives the port.
 

@@ -37,6 +37,7 @@ class View:
         goal: percent per revision that the document asks for.
         in_force: percent per revision that Envoy has confirmed; None before the first time.
         servers: all servers, those on their way out too.
+        unhealthy: revisions whose server does not answer Envoy's health checks, though its process runs.
         ingress: state of Envoy and its listener.
         local: process ids and addresses of the supervisor and Envoy.
     """
@@ -46,6 +47,7 @@ class View:
     goal: dict[str, int]
     in_force: dict[str, int] | None
     servers: "dict[str, Server]"
+    unhealthy: frozenset[str]
     ingress: Finding
     local: dict[str, Any]
 
@@ -116,6 +118,8 @@ def _predictor(view: View) -> Finding:
     for name, server in view.servers.items():
         if name in view.goal and not server.ready:
             return Finding("False", "ServerRestarting", server.failure or f"The server of {name} is not ready yet.")
+        if name in view.goal and name in view.unhealthy:
+            return Finding("False", "ServerUnhealthy", f"The server of {name} does not answer its health checks.")
     return Finding("True")
 
 

@@ -154,6 +154,7 @@ class Supervisor:
             goal=self._goal(),
             in_force=self.ingress.in_force,
             servers=self._all_servers(),
+            unhealthy=self.ingress.unhealthy(),
             ingress=self.ingress.finding,
             local=local,
         )

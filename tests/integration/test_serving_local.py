@@ -168,6 +168,18 @@ def test_a_canary_is_dark_then_walks_to_all_traffic_while_no_request_fails(home,
     client.stop(home, "walk")
 
 
+def test_slow_requests_in_flight_are_finished_when_their_revision_is_promoted_away(home, bundles):
+    slow = apply(home, bundles / "a", name="slow", env={"SLUICEWAY_FAULTS": "delay_ms=400"})
+    old = predictor(slow)["latestRolledoutRevision"]
+    with Load(slow["status"]["url"], "slow", clients=8) as load:
+        load.more(8)
+        promoted = apply(home, bundles / "b", name="slow")
+        eventually(lambda: not psutil.pid_exists(server_of(promoted, old)["pid"]))
+    assert set(load.codes) == {200}, load.codes
+    assert set(load.revisions) == {old, predictor(promoted)["latestRolledoutRevision"]}
+    client.stop(home, "slow")
+
+
 @pytest.fixture
 def churn(home, bundles):
     """A service with one revision in force; each test leaves whatever it leaves."""
@@ -253,10 +265,11 @@ def test_a_killed_server_is_started_again_and_its_failures_are_counted(churn, ho
     os.kill(stable["pid"], signal.SIGKILL)
     url = f"{churn['status']['url']}/v1/models/churn:predict"
     failed = eventually(lambda: httpx.post(url, json=BODY).status_code == 503)
+    assert failed
+    restarts = stable["restarts"] + 1
+    eventually(lambda: server_of(client.read(home, "churn"), stable["revision"])["restarts"] == restarts)
     eventually(lambda: ready(client.read(home, "churn"))["status"] == "True")
     again = client.read(home, "churn")
-    assert failed
-    assert server_of(again, stable["revision"])["restarts"] == stable["restarts"] + 1
     assert httpx.post(url, json=BODY).status_code == 200
     after = metrics.revision_stats(again)[stable["revision"]]
     assert after.errors - before.errors >= 1
@@ -356,11 +369,12 @@ def test_stop_leaves_no_process_and_what_was_rolled_out_comes_back(tmp_path, bun
 
 
 def test_stop_ends_what_a_killed_supervisor_left(tmp_path, bundles):
-    found = apply(tmp_path, bundles / "a")
+    client.apply(tmp_path, document(bundles / "a"))
+    supervisor = eventually(lambda: client.read(tmp_path, "churn")["status"])["local"]["supervisor"]["pid"]
     stray = psutil.Popen(["sleep", "60"])  # stands for a child that the kernel did not end
     from serving.local.processes import record
 
-    os.kill(found["status"]["local"]["supervisor"]["pid"], signal.SIGKILL)
+    os.kill(supervisor, signal.SIGKILL)
     eventually(lambda: not client.alive(tmp_path, "churn"))
     record(tmp_path / "services" / "churn" / "children.json", [stray.pid])
     client.stop(tmp_path)
