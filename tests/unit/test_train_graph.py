@@ -11,6 +11,7 @@ from components.train.feature_set import read_splits
 from components.train.graph import NoGraph, build
 from components.train.hyperparameters import checked
 from components.train.parity import UNSEEN, compare, predictions, probes
+from components.train.threads import suited_to
 from components.train.trainers import fit
 from tests.feature_sets import feature_set, mixed_frame, sklearn_frame
 
@@ -20,7 +21,8 @@ EXACT = 1e-12
 def fitted(folder: Path, frame: pd.DataFrame, task, trainer="hist_gradient_boosting", **chosen):
     schema, splits = read_splits(feature_set(folder, frame, task))
     parameters = checked(trainer, schema, {"max_iter": 60} | chosen if trainer != "linear" else chosen)
-    pipeline = fit(trainer, schema, splits["train"], splits["valid"], parameters, 0).pipeline
+    with suited_to(0):
+        pipeline = fit(trainer, schema, splits["train"], splits["valid"], parameters, 0).pipeline
     return schema, pipeline, splits["valid"].inputs
 
 
