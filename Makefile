@@ -37,7 +37,7 @@ golden: $(VENV)/run.stamp ## accept the compiled packages as they are now (revie
 	@$(BIN)/sluiceway compile --out tests/golden
 
 docs: $(VENV)/run.stamp ## write the page of each component from its own spec
-	@$(BIN)/python docs/components.py
+	@$(BIN)/python docs/generate.py
 
 stop: ## end the services on this machine and everything they started
 	@if [ -x $(BIN)/sluiceway ]; then $(BIN)/sluiceway stop; else echo "nothing was running"; fi

@@ -21,7 +21,9 @@ def register(
         model_name: Name of the registered model.
 
     Returns:
-        The version, where its bundle lies, and whether it is the champion already.
+        version: The registered version.
+        model_uri: Where its bundle lies, fit for an InferenceService's storageUri.
+        already_champion: Whether this very model is the champion already.
     """
     from pathlib import Path
 

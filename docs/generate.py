@@ -30,7 +30,7 @@ def _page(step: str) -> str:
 
 
 def _component(component: Any) -> list[str]:
-    spec = component.component_spec
+    spec, said = component.component_spec, _docstring(component)
     image = spec.implementation.container.image
     lines = [
         "",
@@ -47,8 +47,17 @@ def _component(component: Any) -> list[str]:
         lines.append(f"| `{name}` | {_type(value.type)} | {default} | {_cell(value.description)} |")
     lines += ["", "| output | type | meaning |", "| --- | --- | --- |"]
     for name, value in (spec.outputs or {}).items():
-        lines.append(f"| `{name}` | {_type(value.type)} | {_cell(value.description)} |")
+        lines.append(f"| `{name}` | {_type(value.type)} | {_cell(value.description or said.get(name))} |")
     return lines
+
+
+def _docstring(component: Any) -> dict[str, str]:
+    """What the docstring says of output artifacts and of a plain return value, which KFP's spec leaves out."""
+    import docstring_parser  # KFP reads docstrings with it
+
+    parsed = docstring_parser.parse(component.python_func.__doc__)
+    said = {parameter.arg_name: parameter.description or "" for parameter in parsed.params}
+    return said | ({"Output": parsed.returns.description or ""} if parsed.returns else {})
 
 
 def _artifact(kind: str) -> bool:
