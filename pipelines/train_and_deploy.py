@@ -1,6 +1,6 @@
 """``train-and-deploy``: from raw data to a champion that serves. Only wiring; the work is in the components."""
 
-from kfp import dsl
+from kfp import dsl, kubernetes
 
 from components.evaluate.component import evaluate
 from components.features.component import features
@@ -10,6 +10,15 @@ from components.rollout.component import rollout, settle
 from components.stage.component import stage
 from components.train.component import train
 from components.validate.component import validate
+
+_SETTINGS = {name: name for name in ("MLFLOW_TRACKING_URI", "SLUICEWAY_HOME", "SLUICEWAY_STORE")}
+
+
+def _with_settings(task: dsl.PipelineTask, *, cached: bool) -> dsl.PipelineTask:
+    """Give a step the cluster's settings, from a ConfigMap; on one machine it has them from its environment."""
+    task.set_caching_options(cached)
+    kubernetes.use_config_map_as_env(task, "sluiceway", _SETTINGS, optional=True)
+    return task
 
 
 @dsl.pipeline(
@@ -71,33 +80,35 @@ def train_and_deploy(
         plan: Rollout steps and margins, for instance {"steps": [10, 50, 100], "min_requests": 200}.
         replay_per_second: Held-out rows sent per second while the judge watches; 0 where real clients suffice.
     """
-    settled = settle(model_name=model_name, source_uri=source_uri)
-    settled.set_caching_options(False)
+    settled = _with_settings(settle(model_name=model_name, source_uri=source_uri), cached=False)
     with dsl.ExitHandler(settled):
         source = resolve(source_uri=source_uri, model_name=model_name, read_options=read_options)
-        source.set_caching_options(False)
-        name = source.outputs["model_name"]
-        snapshot = ingest(
+        name = _with_settings(source, cached=False).outputs["model_name"]
+        ingested = ingest(
             source_uri=source_uri, source_version=source.outputs["source_version"], read_options=read_options
-        ).outputs["snapshot"]
+        )
+        snapshot = _with_settings(ingested, cached=True).outputs["snapshot"]
         checked = validate(
             snapshot=snapshot,
             dataset=name,
             target=target,
             max_quarantine_share=max_quarantine_share,
             champion_data_version=source.outputs["champion_data_version"],
+            contract_digest=source.outputs["contract_digest"],
         )
-        table = features(
+        prepared = features(
             snapshot=snapshot,
-            quarantine=checked.outputs["quarantine"],
+            quarantine=_with_settings(checked, cached=True).outputs["quarantine"],
             contract=checked.outputs["contract"],
             target=target,
             feature_spec=feature_spec,
             task=task,
             split_key=split_key,
             split_seed=split_seed,
-        ).outputs["features"]
-        model = train(features=table, trainer=trainer, hyperparameters=hyperparameters, seed=seed).outputs["model"]
+        )
+        table = _with_settings(prepared, cached=True).outputs["features"]
+        trained = train(features=table, trainer=trainer, hyperparameters=hyperparameters, seed=seed)
+        model = _with_settings(trained, cached=True).outputs["model"]
         gate = evaluate(
             features=table,
             model=model,
@@ -108,13 +119,13 @@ def train_and_deploy(
             margin=margin,
             seed=seed,
         )
-        # KFP's local runner resolves a condition only on an output named Output, the one that a plain return value has.
+        _with_settings(gate, cached=True)
+        # KFP's local runner resolves a condition only on an output named Output, the one of a plain return value.
         with dsl.If(gate.outputs["Output"] == True, name="passed the gate"):  # noqa: E712 - builds the condition
             version = register(model=model, decision=gate.outputs["decision"], model_name=name)
-            version.set_caching_options(False)
             staged = stage(
                 service=name,
-                version=version.outputs["version"],
+                version=_with_settings(version, cached=False).outputs["version"],
                 model_uri=version.outputs["model_uri"],
                 predictions=gate.outputs["predictions"],
                 champion_version=source.outputs["champion_version"],
@@ -123,12 +134,11 @@ def train_and_deploy(
                 skew_tolerance=skew_tolerance,
                 run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             )
-            staged.set_caching_options(False)
             rolled_out = rollout(
                 service=name,
-                revision=staged.outputs["Output"],
+                revision=_with_settings(staged, cached=False).outputs["Output"],
                 predictions=gate.outputs["predictions"],
                 plan=plan,
                 replay_per_second=replay_per_second,
             )
-            rolled_out.set_caching_options(False)
+            _with_settings(rolled_out, cached=False)

@@ -20,6 +20,7 @@ def resolve(
         ("champion_version", str),
         ("champion_uri", str),
         ("champion_data_version", str),
+        ("contract_digest", str),
     ],
 ):
     """Pin what the run starts from, so that every later step can be cached by content: the source and the champion.
@@ -37,11 +38,14 @@ def resolve(
         champion_version: The registered version that is champion; empty before the first.
         champion_uri: Where its bundle lies.
         champion_data_version: The snapshot that it was trained on.
+        contract_digest: sha256 of the data contract as it is now; empty when the data set has none yet.
     """
     from components.ingest.resolve import resolve as look
     from components.naming import model_name as derive
     from components.register.registry import champion as current_champion
+    from components.settings import settings
     from components.step import step
+    from components.validate.store import Store, contract_digest
 
     with step("resolve") as current:
         name = derive(model_name, source_uri)
@@ -50,7 +54,8 @@ def resolve(
         against = f"champion is version {champion.version}" if champion else "no champion yet"
         current.fact = f"{source.bytes / 1e6:,.1f} MB, version {source.version[:12]}; {against}"
         found = (champion.version, champion.uri, champion.data_version) if champion else ("", "", "")
-    return (source.version, name, *found)
+        contract = contract_digest(Store(settings().store), name)
+    return (source.version, name, *found, contract)
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)

@@ -15,6 +15,7 @@ def validate(
     report: dsl.Output[dsl.HTML],
     max_quarantine_share: float = 0.05,
     champion_data_version: str = "",
+    contract_digest: str = "",
 ) -> None:
     """Check a snapshot against its data contract, which is inferred when the data set is seen for the first time.
 
@@ -27,6 +28,8 @@ def validate(
         report: Evidently's data summary, and drift against the champion's data, on a stratified sample.
         max_quarantine_share: The run stops when a larger share of the rows breaks the contract.
         champion_data_version: Snapshot version that the current champion was trained on; empty when there is none.
+        contract_digest: The contract's digest as resolve found it: an edited contract is a new input, so that no
+            outcome under an older one is kept.
     """
     from pathlib import Path
 

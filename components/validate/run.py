@@ -22,7 +22,7 @@ from components.validate.quarantine import Quarantine
 from components.validate.reporter import Drift, Reporter
 from components.validate.rules import doubtful
 from components.validate.schema_diff import Found, check_schema, close
-from components.validate.store import Store
+from components.validate.store import Store, contract_name
 
 if TYPE_CHECKING:
     import duckdb
@@ -91,7 +91,7 @@ def run(
         Unreachable: the store cannot be used.
     """
     _check_parameters(dataset, max_quarantine_share)
-    store, name = Store(settings().store), f"contracts/{dataset}.yaml"
+    store, name = Store(settings().store), contract_name(dataset)
     described = snapshots.read(snapshot)
     with TemporaryDirectory(prefix=".sample-", dir=_existing(report.parent)) as aside, Reporter() as reporter:
         sample = Path(aside) / "sample.parquet"

@@ -1,5 +1,6 @@
 """What outlives a run: contracts and reference samples, in a folder or behind any fsspec URI."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,14 @@ class Store:
         except (ImportError, ValueError) as error:
             raise Unreachable(f"SLUICEWAY_STORE={self._root} cannot be used: {error}.") from error
         return system, path
+
+
+def contract_name(dataset: str) -> str:
+    """The entry that holds a data set's contract."""
+    return f"contracts/{dataset}.yaml"
+
+
+def contract_digest(store: Store, dataset: str) -> str:
+    """The sha256 of a data set's contract as people left it; empty when there is none yet."""
+    content = store.read(contract_name(dataset))
+    return "" if content is None else hashlib.sha256(content).hexdigest()
