@@ -82,7 +82,7 @@ def train_and_deploy(
     """
     settled = _with_settings(settle(model_name=model_name, source_uri=source_uri), cached=False)
     with dsl.ExitHandler(settled):
-        source = resolve(source_uri=source_uri, model_name=model_name, read_options=read_options)
+        source = resolve(source_uri=source_uri, model_name=model_name, read_options=read_options, plan=plan)
         name = _with_settings(source, cached=False).outputs["model_name"]
         ingested = ingest(
             source_uri=source_uri, source_version=source.outputs["source_version"], read_options=read_options

@@ -12,6 +12,7 @@ def resolve(
     source_uri: str,
     model_name: str = "",
     read_options: dict = {},  # noqa: B006  KFP reads the default and never changes it
+    plan: dict = {},  # noqa: B006
 ) -> NamedTuple(  # type: ignore[valid-type]  # KFP's way to name outputs
     "Resolved",
     [
@@ -31,6 +32,7 @@ def resolve(
         model_name: Name of the model and its service; empty names it after the source.
         read_options: How to read it, where the files do not say it: format, delimiter, header, names, quote, escape,
             skip, null_values, encoding, date_format, timestamp_format, types.
+        plan: The rollout's steps and margins, checked here so that a wrong one does not cost a training.
 
     Returns:
         source_version: sha256 of the source's content and the options; same bytes, same version, on any machine.
@@ -43,11 +45,13 @@ def resolve(
     from components.ingest.resolve import resolve as look
     from components.naming import model_name as derive
     from components.register.registry import champion as current_champion
+    from components.rollout.plan import parse_plan
     from components.settings import settings
     from components.step import step
     from components.validate.store import Store, contract_digest
 
     with step("resolve") as current:
+        parse_plan(plan)
         name = derive(model_name, source_uri)
         source = look(source_uri, read_options)
         champion = current_champion(name)

@@ -69,7 +69,8 @@ def run(
     """
     with ledgers.owned(home / "locks" / f"{service}.rollout", f"run {run_id}", f"service {service}"):
         target = SingleMachine(home, service)
-        release = Release(version=version, uri=model_uri, document=inference_service(service, model_uri, version, env))
+        document = inference_service(service, model_uri, version, env, settings().port)
+        release = Release(version=version, uri=model_uri, document=document)
         rows = read_rows(predictions, _SKEW_ROWS)
         ledger = _begin(home, service, run_id, release, champion, target, say)
         if ledger.candidate is None:

@@ -52,7 +52,7 @@ ROWS = "".join(f"{i},{i % 7},{i % 2}\n" for i in range(200))
     [
         (None, {}, ("data.csv",)),
         (b"", {}, ("empty",)),
-        (HEADER.encode(), {}, ("data.csv", "header")),
+        (HEADER.encode(), {}, ("data.csv", "no rows")),
         (bytes(range(256)) * 40, {}, ("data.csv",)),
         (HEADER.encode() + "1,é,0\n".encode("latin-1") + ROWS.encode(), {}, ("UTF-8",)),
         (b"a,A,target\n" + ROWS.encode(), {}, ("A", "twice")),
