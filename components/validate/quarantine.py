@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FILE = "quarantine.parquet"
 READABLE = "quarantine.csv"
-_EMPTY = "SELECT 0::BIGINT AS row, '' AS column, '' AS value, '' AS reason WHERE false"
+_EMPTY = """SELECT 0::BIGINT AS "row", '' AS "column", '' AS "value", '' AS "reason" WHERE false"""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ def write(
     query = _EMPTY
     if hit:
         parts = [_rows(flagged, rules[index], f"rule{index}") for index in hit]
-        query = f"SELECT * FROM ({' UNION ALL '.join(parts)}) ORDER BY row, column, reason"
+        query = f'SELECT * FROM ({" UNION ALL ".join(parts)}) ORDER BY "row", "column", "reason"'
     write_parquet(connection, query, folder / FILE)
     source = f"read_parquet({literal(folder / FILE)})"
     connection.execute(f"COPY (FROM {source}) TO {literal(folder / READABLE)} (FORMAT csv, HEADER)").fetchall()
-    ((rows,),) = connection.execute(f"SELECT count(DISTINCT row) FROM {source}").fetchall()
+    ((rows,),) = connection.execute(f'SELECT count(DISTINCT "row") FROM {source}').fetchall()
     worst = sorted(((f"{rules[index].column} {rules[index].reason}", counts[index]) for index in hit), key=_by_count)
     return Quarantine(rows=int(rows), broken=tuple(worst))
 
