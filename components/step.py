@@ -20,7 +20,8 @@ MARK = "sluiceway"
 def emit(step: str, event: str, **fields: Any) -> None:
     """Print one event; ``event`` is ``started``, ``progress``, ``finished`` or ``failed``."""
     line = {MARK: event, "step": step, "time": time.time(), **fields}
-    print(json.dumps(line, default=str), flush=True)
+    sys.stdout.write(json.dumps(line, default=str) + "\n")  # in one piece: standard error shares the pipe
+    sys.stdout.flush()
 
 
 class Step:

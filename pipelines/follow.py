@@ -28,7 +28,12 @@ class Follower:
         """Take one line; says whether it changed the record."""
         stripped = text.strip()
         if stripped.startswith(f'{{"{MARK}"'):
-            return self._event(json.loads(stripped))
+            # Something else that writes to the same pipe may have come in between, behind or within the event.
+            try:
+                event, _ = json.JSONDecoder().raw_decode(stripped)
+            except json.JSONDecodeError:
+                return False
+            return self._event(event)
         if hit := _CACHE_HIT.search(stripped):
             step = self.record.step(hit[1])
             step.state, step.fact = State.CACHED, "same inputs as before: kept"

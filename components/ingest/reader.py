@@ -1,20 +1,17 @@
-"""Source files as a DuckDB query, and DuckDB's complaints as sentences with file and line."""
+"""Source files as one DuckDB query."""
 
 import json
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
 from components.errors import BadInput
-from components.files import is_full
+from components.ingest.complaints import UNFIT, Fetched, sentences
 from components.ingest.engine import identifier, literal
 from components.ingest.options import Format, ReadOptions, compression
-from components.ingest.text import Dialect, check_names, dialect, head, wrong_encoding
+from components.ingest.text import Dialect, check_names, dialect, head
 
 _SNIFFED = 4
 """How many files are looked at for column types at first; all of them when a value does not fit."""
@@ -22,16 +19,6 @@ _SNIFFED = 4
 _CANDIDATES = "'BIGINT', 'HUGEINT', 'DOUBLE', 'DATE', 'TIMESTAMP', 'TIMESTAMP WITH TIME ZONE', 'VARCHAR'"
 """Without BOOLEAN, as which DuckDB would take Yes and No: labels must come through as they were written. With HUGEINT,
 so that numbers too long for BIGINT are noticed (and kept as text) and not rounded to a DOUBLE."""
-
-_UNFIT = "a value is no longer what its column was taken for"
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A local copy of a source file and the name by which people know it."""
-
-    name: str
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -203,14 +190,9 @@ def _exact_casts(sniffed: _Sniffed, options: ReadOptions) -> dict[str, str]:
         if fits:
             casts[name] = (
                 f"CASE WHEN {column} IS NULL THEN NULL WHEN {fits} THEN {column}::{kind} "
-                f"ELSE error({literal(_UNFIT)}) END"
+                f"ELSE error({literal(UNFIT)}) END"
             )
     return casts
-
-
-def is_unfit(error: duckdb.Error) -> bool:
-    """Whether a value did not fit its column's type, so that all values must be looked at."""
-    return isinstance(error, duckdb.ConversionException) or _UNFIT in str(error)
 
 
 def _parquet_names(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[str, ...]:
@@ -265,51 +247,3 @@ def _difference(first: str, names: tuple[str, ...], other: str, others: tuple[st
     if not what:
         what.append("has them in another order or with another delimiter")
     return f"{other} and {first} do not have the same columns: {other} {' and '.join(what)}; make them alike."
-
-
-@contextmanager
-def sentences(files: Sequence[Fetched]) -> Iterator[None]:
-    """Turn DuckDB's errors about file content into one sentence each; those of :func:`is_unfit` pass.
-
-    Raises:
-        BadInput: the content is wrong.
-    """
-    try:
-        yield
-    except (duckdb.InvalidInputException, duckdb.IOException, duckdb.BinderException) as error:
-        if is_unfit(error) or is_full(error) or "Could not write" in str(error):
-            raise
-        raise BadInput(explain(str(error), files)) from error
-
-
-def explain(message: str, files: Sequence[Fetched]) -> str:
-    """One sentence for a DuckDB message about reading files."""
-    name = next((file.name for file in files if str(file.path) in message), files[0].name)
-    for path, shown in ((str(file.path), file.name) for file in files):
-        message = message.replace(path, shown)
-    line = re.search(r"CSV Error on Line: (\d+)", message)
-    where = f"{name}, line {line[1]}" if line else name
-    ragged = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message)
-    if ragged:
-        return f"{where}: {ragged[2]} values where the header has {ragged[1]} columns; mend that line."
-    if "Invalid unicode" in message or "not utf-8" in message:
-        return wrong_encoding(name, int(line[1])) if line else f"{name} holds text that is not UTF-8; save it as UTF-8."
-    if "unterminated quote" in message:
-        return f"{where}: a quoted value starts here and never ends; close the quote."
-    if "Maximum line size" in message:
-        return f"{where}: the line is longer than 2 MB; is it really a text table?"
-    if "GZIP" in message or "gzip" in message:
-        return f"{name} is cut off or damaged: its gzip stream ends too early; copy it again."
-    if "No magic bytes" in message or "too small to be a Parquet" in message or "footer" in message.lower():
-        return f"{name} is not a whole Parquet file; copy it again or check its suffix."
-    cast = re.search(r'Could not convert string "(.*?)" to \'?(\w+)', message, re.DOTALL)
-    if cast:
-        column = re.search(r'converting column "(.*?)"', message)
-        of = f" in column {column[1]!r}" if column else ""
-        return f"{where}: {cast[1]!r}{of} is not a {cast[2]}; mend it or choose another type in read_options types."
-    return f"{where} cannot be read: {_first_line(message)}"
-
-
-def _first_line(message: str) -> str:
-    text: Any = next((line for line in message.splitlines() if line.strip()), "no reason given")
-    return str(text).removeprefix("Invalid Input Error: ").removeprefix("IO Error: ").rstrip(".") + "."

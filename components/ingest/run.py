@@ -10,8 +10,9 @@ import duckdb
 from components.errors import BadInput
 from components.files import whole_folder
 from components.ingest import dvc
+from components.ingest.complaints import Fetched, explain, is_unfit, sentences
 from components.ingest.engine import engine, identifier, literal, write_parquet
-from components.ingest.reader import Fetched, Reader, explain, is_unfit, sentences
+from components.ingest.reader import Reader
 from components.ingest.resolve import Source, resolve
 from components.ingest.snapshot import FILE, POINTER, Column, OriginFile, Part, Snapshot
 

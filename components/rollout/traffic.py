@@ -1,6 +1,7 @@
 """Held-out rows as requests: what the skew check compares and what a local canary is judged on."""
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ import httpx
 from components.evaluate.columns import CHAMPION, PREDICTION
 
 _CLIENTS = 4
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request would drown the step's own log
 
 
 @dataclass(frozen=True)

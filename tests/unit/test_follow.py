@@ -44,6 +44,14 @@ def test_other_lines_change_nothing(tmp_path):
     assert follower.record.steps["ingest"].state is State.PENDING
 
 
+def test_an_event_with_other_output_in_its_line_is_still_understood_or_left(tmp_path, capsys):
+    follower = Follower(record(tmp_path, "rollout"))
+    event = emitted(capsys, "rollout", "progress", message="10 % to the challenger").rstrip()
+    assert follower.line(event + "[KFP Executor INFO]: HTTP Request\n")
+    assert follower.record.steps["rollout"].progress == ["10 % to the challenger"]
+    assert not follower.line(event[:40] + "[KFP Executor INFO]\n")
+
+
 def test_a_kept_step_brings_its_outputs_from_the_cache(tmp_path):
     follower = Follower(record(tmp_path, "ingest", "train"))
     assert follower.line("INFO:root:Task ingest cache hit (key=abcdef123456); skipping execution.")
