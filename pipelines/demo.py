@@ -20,7 +20,8 @@ from rich.console import Console
 from components.rollout import ledger as ledgers
 from components.rollout.traffic import Replay
 from components.settings import settings
-from pipelines.result import RunResult, live_service
+from pipelines import services
+from pipelines.result import RunResult
 from pipelines.runner import Request
 from pipelines.session import run_and_report
 
@@ -185,7 +186,7 @@ def play_act(act: Act, console: Console, least_requests: int) -> Played:
     parameters = {"model_name": SERVICE, **act.parameters}
     given = {name: value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
     audience = Audience()
-    before = live_service(SERVICE)
+    before = services.live(settings().home, SERVICE)
     replay: Any = nullcontext()
     if act.watched:
         replay = Replay(before["url"], SERVICE, _instances(), _CLIENT_PER_SECOND, audience.answered)
@@ -193,11 +194,11 @@ def play_act(act: Act, console: Console, least_requests: int) -> Played:
         result = run_and_report(Request("train-and-deploy", given), console)
         while act.watched and len(audience.answers) + len(audience.failures) < least_requests:
             time.sleep(0.1)
-    live = live_service(SERVICE)
+    live = services.live(settings().home, SERVICE)
     return Played(
         act,
         result,
-        live.get("model_version", "") if live.get("ready") else "",
+        live.get("model_version", "") if live.get("state") == "ready" else "",
         len(audience.answers) + len(audience.failures),
         tuple(audience.failures),
         tuple(_splits(audience)) if act.watched else (),

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from components.settings import settings
+from pipelines import services
 from pipelines.record import RunRecord, State
 from pipelines.runner import outputs_json
 
@@ -65,7 +66,7 @@ def result_of(record: RunRecord, report: Path) -> RunResult:
     """Sum up a run that has ended."""
     failed = record.failed()
     decision = outputs_json(record.step("evaluate").artifact("decision"))
-    live = live_service(record.service)
+    live = services.live(settings().home, record.service)
     state: RunState = "failed"
     if failed is None:
         outcome = record.step("rollout").outputs.get("outcome")
@@ -95,27 +96,3 @@ def result_of(record: RunRecord, report: Path) -> RunResult:
             if step.state is not State.PENDING
         },
     )
-
-
-def live_service(name: str) -> dict[str, Any]:
-    """The live service's address and traffic; empty when it is not live."""
-    from serving.local import client
-
-    home = settings().home
-    document = client.read(home, name)
-    if document is None or not client.alive(home, name):
-        return {}
-    status = document.get("status", {})
-    predictor = status.get("components", {}).get("predictor", {})
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
-    version = document["metadata"].get("annotations", {}).get("sluiceway.dev/model-version", "")
-    return {
-        "name": name,
-        "ready": ready,
-        "url": status.get("url", ""),
-        "model_version": version,
-        "traffic": [
-            {key: entry[key] for key in ("revisionName", "percent") if key in entry}
-            for entry in predictor.get("traffic", [])
-        ],
-    }

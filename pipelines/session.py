@@ -3,10 +3,10 @@
 from rich.console import Console
 
 from components.settings import settings
-from pipelines import runner
+from pipelines import runner, services
 from pipelines.display import Progress
 from pipelines.report import write_report
-from pipelines.result import RunResult, live_service, result_of
+from pipelines.result import RunResult, result_of
 
 _WORDS = {
     "promoted": "[bold green]Promoted.[/]",
@@ -44,7 +44,7 @@ def _say(result: RunResult, console: Console) -> None:
         for check in result.decision.get("checks", []):
             if not check["passed"]:
                 line(f"  [yellow]✗[/] {check['name']}: {check['reason']}")
-    live = live_service(result.service)
+    live = services.live(settings().home, result.service)
     if live:
         shares = ", ".join(f"{e['revisionName']} {e['percent']} %" for e in live["traffic"])
         line(f"  serving   version {live['model_version']} at {live['url']} ({shares})")

@@ -16,7 +16,7 @@ from components.files import write_json, write_text
 from serving.local.document import validated
 from serving.local.folder import Folder, last_line, locked
 from serving.local.processes import is_running, kill_leftovers
-from serving.local.status import HOPELESS, starting, stopped
+from serving.local.status import HOPELESS, gone, starting, stopped
 
 _POLL_SECONDS = 0.02
 _START_SECONDS = 20.0
@@ -64,7 +64,7 @@ def read(home: Path, name: str) -> dict[str, Any] | None:
     now = folder.read_status()
     writer = now.get("local", {}).get("supervisor", {}).get("pid")
     if writer is not None and pid is None:
-        now = stopped(now, f"The supervisor of {name} is gone; apply or repair the service to start it again.")
+        now = gone(now, f"The supervisor of {name} is gone; apply or repair the service to start it again.")
     elif writer is not None and writer != pid:
         now = starting(now, f"The supervisor of {name} has just started.")
     return {**document, "status": now}

@@ -14,6 +14,7 @@ REVISION_FAILED = "RevisionFailed"
 PORT_TAKEN = "PortTaken"
 PROXY_FAILED = "ProxyFailed"
 STOPPED = "Stopped"
+SUPERVISOR_GONE = "SupervisorGone"
 HOPELESS = frozenset({REVISION_FAILED, PORT_TAKEN, PROXY_FAILED})
 """Reasons of a false condition that waiting does not mend."""
 
@@ -94,6 +95,11 @@ def with_times(findings: dict[str, Finding], before: dict[str, Any]) -> list[dic
 def stopped(before: dict[str, Any], message: str) -> dict[str, Any]:
     """A status without anything that runs."""
     return _without_processes(before, Finding("False", STOPPED, message))
+
+
+def gone(before: dict[str, Any], message: str) -> dict[str, Any]:
+    """A status whose writer died: nobody stopped the service, and it can be repaired."""
+    return _without_processes(before, Finding("False", SUPERVISOR_GONE, message))
 
 
 def starting(before: dict[str, Any], message: str) -> dict[str, Any]:

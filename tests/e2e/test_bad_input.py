@@ -1,10 +1,13 @@
 """Whatever goes wrong ends in one clear sentence and the right exit code, with the last good model still serving."""
 
+import json
 import resource
+import signal
 import socket
 import subprocess
 import time
 
+import psutil
 import pytest
 from sklearn.datasets import load_wine
 
@@ -141,3 +144,31 @@ def test_a_plain_mistake_on_the_command_line(live):
     assert "did you mean source_uri" in unknown.err
     assert live.command("run", "train").code == 1
     assert live.command("run", "train-and-deploy", "--set", "x").code == 2
+
+
+def test_a_dead_supervisor_is_seen_and_repaired(still_serving):
+    (pid,) = {p.pid for p in still_serving.processes() if "serving.local" in p.cmdline() and MODEL in p.cmdline()[-1]}
+    before = next(s for s in still_serving.status() if s["name"] == MODEL)
+    psutil.Process(pid).kill()
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=5)
+    seen = still_serving.command("status", "--json")
+    assert seen.code == 1
+    assert next(s for s in json.loads(seen.out)["services"] if s["name"] == MODEL)["state"] == "dead"
+    repaired = still_serving.command("status", "--repair", "--json")
+    after = next(s for s in json.loads(repaired.out)["services"] if s["name"] == MODEL)
+    assert (after["state"], after["url"]) == ("ready", before["url"])
+
+
+def test_an_interrupted_run_ends_at_once_and_leaves_the_champion(still_serving):
+    given = {"source_uri": "sklearn://wine", "hyperparameters": '{"max_iter": 30}', "plan": '{"min_requests": 100000}'}
+    process = still_serving.start(given)
+    deadline = time.monotonic() + 100
+    while "10 % to the challenger" not in newest_log(still_serving) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) not in (0, 3, 4)
+    assert not still_serving.steps_alive()
+
+
+def newest_log(road):
+    return max((road.home / "runs").glob("*/kfp.log"), key=lambda log: log.stat().st_mtime).read_text()

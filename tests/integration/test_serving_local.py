@@ -281,7 +281,7 @@ def test_a_killed_supervisor_leaves_no_orphan_and_is_repaired_on_the_same_port(c
     os.kill(local["supervisor"]["pid"], signal.SIGKILL)
     eventually(lambda: not any(running(pid) for pid in pids), 3)
     assert not client.alive(home, "churn")
-    assert ready(client.read(home, "churn"))["reason"] == "Stopped"
+    assert ready(client.read(home, "churn"))["reason"] == "SupervisorGone"
     with pytest.raises(NotReady, match="supervisor of churn is not running"):
         client.wait(home, "churn", 1, 5)
 
