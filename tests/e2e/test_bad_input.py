@@ -1,6 +1,8 @@
 """Whatever goes wrong ends in one clear sentence and the right exit code, with the last good model still serving."""
 
+import html
 import json
+import re
 import resource
 import signal
 import socket
@@ -88,6 +90,15 @@ def test_bad_data_and_parameters(still_serving, tmp_path, content, parameters, w
     # Data of its own must not be held against the wine contract; the service of that name is another one.
     given = {"source_uri": str(path), "model_name": f"bad-{time.time_ns() % 10**9}", **parameters}
     failed(still_serving.run(given), *words)
+
+
+def test_the_curl_line_of_the_report_works_as_it_stands(live):
+    report = next((live.home / "runs").glob("*/report.html"))
+    line = html.unescape(re.search(r"<pre>(curl .*?)</pre>", report.read_text(), re.DOTALL)[1])
+    answer = json.loads(subprocess.run(line, shell=True, capture_output=True, check=True, text=True).stdout)
+    (prediction,) = answer["predictions"]
+    assert prediction["label"] in ("0", "1", "2")
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1)
 
 
 def test_mlflow_unreachable(still_serving):

@@ -1,6 +1,9 @@
 """The story in four acts, as `make demo` plays it."""
 
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -63,3 +66,37 @@ def test_a_challenger_that_fails_live_is_rolled_back(played, act, signal):
     assert (last.result.state, last.result.exit_code, last.champion_version) == ("rolled_back", 4, "2")
     assert [entry["percent"] for entry in last.result.traffic if entry["percent"]] == [100]
     assert signal in last.result.steps["rollout"].fact
+
+
+def test_every_report_is_one_page_that_needs_no_network(played):
+    for one in played:
+        text = Path(one.result.report).read_text()
+        assert "http-equiv" not in text
+        for loader in ("<script", "<link", "<img", "@import", "url("):
+            assert loader not in text, loader
+        for heading in ("The road", "The gate's decision", "Parameters"):
+            assert heading in text
+    assert "The canary" in Path(played[1].result.report).read_text()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium is installed")
+def test_chromium_draws_the_canary_of_the_second_act(played, tmp_path):
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-sync",
+    ]
+    page = Path(played[1].result.report).as_uri()
+    drawn = subprocess.run(
+        ["chromium", *flags, f"--user-data-dir={tmp_path}", "--dump-dom", page],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    assert drawn.count("<polyline") >= 5
+    for label in ("10 %", "50 %", "100 %", "promoted"):
+        assert f">{label}</text>" in drawn
