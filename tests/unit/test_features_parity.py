@@ -115,7 +115,7 @@ def assert_equal(expected: list[tuple[Any, ...]], frame: pd.DataFrame) -> None:
             assert column.kind == "categorical" or value is None or math.isfinite(value)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(rows, min_size=1, max_size=12))
 def test_offline_equals_online_whatever_the_rows(table_rows):
     expected = offline(table_rows)
