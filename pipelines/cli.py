@@ -142,7 +142,7 @@ def stop() -> None:
 
     home = settings().home
     with _clear_errors():
-        names = client.names(home)
+        names = [name for name in client.names(home) if client.alive(home, name)]
         client.stop(home)
     typer.echo(f"stopped {', '.join(names)}" if names else "nothing was running")
 
