@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from components.errors import NotReady
 from components.register import registry
 from components.rollout import ledger as ledgers
 from components.rollout.evidence import Arm
 from components.rollout.judge import Finding, Verdict, judge, requests_for_look
 from components.rollout.ledger import Ledger, Phase, Release
 from components.rollout.plan import RolloutPlan
-from components.rollout.shift import count_values, stability
+from components.rollout.shift import expected_shift
 from components.rollout.state import Action, Do, decide
 from components.rollout.targets.single_machine import SingleMachine
 from components.rollout.traffic import Replay, Rows, read_rows
@@ -93,8 +94,11 @@ class _Walk:
         steps = self.plan.steps if self.ledger.stable else (100,)
         action = Action(Do.ADVANCE, "staged and checked", steps[0])
         while action.do is Do.ADVANCE:
-            if self.ledger.stable is not None:  # a first release has all traffic already
-                self.target.shift(self.candidate, action.weight)
+            try:
+                if self.ledger.stable is not None:  # a first release has all traffic already
+                    self.target.shift(self.candidate, action.weight)
+            except NotReady as error:
+                return Action(Do.ROLL_BACK, str(error))
             self._note("shift", action.weight, reason=action.reason)
             say(f"{action.weight} % to the challenger")
             action = self._watch(action.weight)
@@ -109,7 +113,7 @@ class _Walk:
             seen = self.target.observe(self.revision).since(start)
             requests = seen.canary.requests
             if requests >= requests_for_look(look):
-                verdict = judge(seen, self.plan, look, _expected_shift(self.rows, seen.stable))
+                verdict = judge(seen, self.plan, look, expected_shift(self.rows, seen.stable.predictions))
                 look += 1
             elif not verdict.checks:
                 verdict = replace(verdict, reason=f"{requests} of {self.plan.min_requests} requests so far")
@@ -122,26 +126,6 @@ class _Walk:
     def _note(self, what: str, weight: int, **seen: Any) -> None:
         self.ledger.note(what, weight, **seen)
         ledgers.save(self.home, self.ledger)
-
-
-def _expected_shift(rows: Rows, stable: Arm) -> float:
-    """The stability index between both versions' offline predictions; 0 where it cannot be known."""
-    edges = sorted(float(key) for key in stable.predictions if _is_number(key))
-    if not rows.champion or len(edges) < 2 or len(edges) < len(stable.predictions):
-        return 0.0
-    champion, challenger = (
-        count_values([scores[-1] for scores in predictions], edges[:-1])
-        for predictions in (rows.champion, rows.predictions)
-    )
-    return stability(champion, challenger)[0]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def promote(home: Path, ledger: Ledger, reason: str) -> None:

@@ -1,8 +1,11 @@
 """How far two versions' predictions are apart, from their counts by bin or label."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+
+from components.rollout.traffic import Rows
 
 
 def count_values(values: Sequence[float], edges: Sequence[float]) -> dict[str, float]:
@@ -44,6 +47,29 @@ def stability(stable: Mapping[str, float], canary: Mapping[str, float]) -> tuple
             expected = (s + c) * total / (total_stable + total_canary)
             chi_squared += (count - expected) ** 2 / expected
     return index, float(chdtrc(len(merged) - 1, chi_squared))
+
+
+def expected_shift(rows: Rows, live: Mapping[str, float]) -> float:
+    """The stability index between both versions' offline predictions of the held-out rows.
+
+    Args:
+        rows: with the predictions of both versions.
+        live: the stable version's live counts, for the bins: by upper edge, the last infinite, or by label.
+
+    Returns:
+        The index; 0 where the champion's predictions or its bins are not known.
+    """
+    if not rows.champion or not live:
+        return 0.0
+    if len(rows.predictions[0]) > 2:  # counted by label: which class is most probable
+        champion, challenger = (
+            Counter(str(max(range(len(scores)), key=scores.__getitem__)) for scores in predictions)
+            for predictions in (rows.champion, rows.predictions)
+        )
+        return stability(champion, challenger)[0]
+    edges = sorted(float(key) for key in live)
+    last = [[scores[-1] for scores in predictions] for predictions in (rows.champion, rows.predictions)]
+    return stability(count_values(last[0], edges[:-1]), count_values(last[1], edges[:-1]))[0]
 
 
 def _merge(pairs: Sequence[tuple[float, float]], smaller_share: float) -> list[tuple[float, float]]:

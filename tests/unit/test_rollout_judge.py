@@ -14,7 +14,8 @@ from components.rollout.judge import (
     wilson,
 )
 from components.rollout.plan import RolloutPlan
-from components.rollout.shift import count_values, stability
+from components.rollout.shift import count_values, expected_shift, stability
+from components.rollout.traffic import Rows
 
 PLAN = RolloutPlan()
 EDGES = (1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, math.inf)
@@ -145,3 +146,24 @@ def test_a_shift_that_the_gate_has_seen_offline_is_no_harm():
     seen = Observation(arm(rng, 3600), arm(rng, 400, mean=0.65))
     assert judge(seen, PLAN, 5).finding is Finding.HARM
     assert judge(seen, PLAN, 5, expected_shift=1.0).finding is Finding.OK
+
+
+def test_the_expected_shift_is_what_the_versions_differ_by_offline():
+    rng = np.random.default_rng(4)
+    champion = [(1 - p, p) for p in rng.beta(2, 2, 500)]
+    sharper = [(1 - p, p) for p in rng.beta(0.3, 0.3, 500)]
+    live = count_values([p for _, p in champion], [i / 10 for i in range(1, 10)])
+    same = Rows(({},) * 500, tuple(champion), tuple(champion))
+    other = Rows(({},) * 500, tuple(sharper), tuple(champion))
+    assert expected_shift(same, live) == 0
+    assert expected_shift(other, live) > 0.25
+    assert expected_shift(Rows(({},) * 500, tuple(sharper)), live) == 0
+
+
+def test_the_expected_shift_of_many_classes_goes_by_the_predicted_label():
+    by_label = {"0": 40.0, "1": 30.0, "2": 30.0}
+    champion = ((0.8, 0.1, 0.1),) * 40 + ((0.1, 0.8, 0.1),) * 30 + ((0.1, 0.1, 0.8),) * 30
+    unsure = ((0.4, 0.3, 0.3),) * 40 + ((0.3, 0.4, 0.3),) * 30 + ((0.3, 0.3, 0.4),) * 30
+    only_first = ((0.8, 0.1, 0.1),) * 100
+    assert expected_shift(Rows(({},) * 100, unsure, champion), by_label) == 0
+    assert expected_shift(Rows(({},) * 100, only_first, champion), by_label) > 0.25
