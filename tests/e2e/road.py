@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ class Road:
             stderr=subprocess.DEVNULL,
             text=True,
             env=self.environment(),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job is started deaf to it
         )
 
     @staticmethod

@@ -177,7 +177,10 @@ def test_an_interrupted_run_ends_at_once_and_leaves_the_champion(still_serving):
     while "10 % to the challenger" not in newest_log(still_serving) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) not in (0, 3, 4)
+    try:
+        assert process.wait(timeout=30) not in (0, 3, 4)
+    finally:
+        process.kill()
     assert not still_serving.steps_alive()
 
 
