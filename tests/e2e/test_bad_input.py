@@ -99,7 +99,7 @@ def test_the_curl_line_of_the_report_works_as_it_stands(live):
     line = html.unescape(re.search(r"<pre>(curl .*?)</pre>", report.read_text(), re.DOTALL)[1])
     answer = json.loads(subprocess.run(line, shell=True, capture_output=True, check=True, text=True).stdout)
     (prediction,) = answer["predictions"]
-    assert prediction["label"] in ("0", "1", "2")
+    assert prediction["label"] in ("class_0", "class_1", "class_2")
     assert sum(prediction["probabilities"].values()) == pytest.approx(1)
 
 
