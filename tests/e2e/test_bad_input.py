@@ -144,7 +144,9 @@ def test_a_disk_that_fills(still_serving):
 
 def test_two_runs_at_once(still_serving):
     first = still_serving.start({"source_uri": "sklearn://wine", "trainer": "linear"}, "--no-cache")
-    time.sleep(3)
+    lock, deadline = still_serving.home / "locks" / f"{MODEL}.run", time.monotonic() + 30
+    while f"process {first.pid}," not in lock.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
     second = still_serving.run({"source_uri": "sklearn://wine"})
     assert second.code == 5, second.err
     assert "Another run is at work on service wine" in second.err
