@@ -15,7 +15,7 @@ from components.features import schema as features
 from components.features.schema import FeatureSchema
 from serving import inputs
 from serving.inputs import Column, Columns
-from serving.schema import FILE, NATIVE_FILE, ONNX_FILE, BundleManifest, FileDigest
+from serving.schema import ARCHITECTURE_FILE, FILE, NATIVE_FILES, ONNX_FILE, BundleManifest, FileDigest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,9 @@ def verify(folder: Path) -> BundleManifest:
             raise BadBundle(f"{folder / FILE} names a path outside the bundle: {name!r}.")
     found = digest_files(folder)
     _compare(folder, manifest.files, found)
-    needed = {features.FILE, ONNX_FILE if manifest.runtime == "onnx" else NATIVE_FILE}
+    needed = {features.FILE, ONNX_FILE if manifest.runtime == "onnx" else NATIVE_FILES[manifest.framework]}
+    if manifest.framework == "torch":
+        needed.add(ARCHITECTURE_FILE)
     if absent := sorted(needed - set(found)):
         raise BadBundle(f"The bundle {folder} lacks {', '.join(absent)}, which its runtime {manifest.runtime!r} needs.")
     return manifest
@@ -97,12 +99,7 @@ def load(folder: Path) -> "Model":
         schema = FeatureSchema.read(folder)
     except (ValidationError, ValueError) as error:
         raise BadBundle(f"{folder / features.FILE} is not a valid feature schema: {_first_line(error)}.") from error
-    scorer: _Scorer
-    if manifest.runtime == "onnx":
-        scorer = _Onnx(folder / ONNX_FILE, manifest, schema)
-    else:
-        scorer = _Native(folder / NATIVE_FILE, manifest)
-    return Model(manifest, schema, scorer)
+    return Model(manifest, schema, _scorer(folder, manifest, schema))
 
 
 def model_frame(frame: "pd.DataFrame", schema: FeatureSchema) -> "pd.DataFrame":
@@ -178,6 +175,14 @@ class Model:
         return {feature.name: inputs.from_pandas(derived[feature.name]) for feature in self.schema.features}
 
 
+def _scorer(folder: Path, manifest: BundleManifest, schema: FeatureSchema) -> "_Scorer":
+    if manifest.runtime == "onnx" or manifest.framework == "onnx":
+        return _Onnx(folder / ONNX_FILE, manifest, schema)
+    if manifest.framework == "sklearn":
+        return _Sklearn(folder / NATIVE_FILES["sklearn"], manifest)
+    raise BadBundle(f"{folder} holds a {manifest.framework} model, which this server cannot run natively.")
+
+
 class _Scorer(Protocol):
     def score(self, columns: Columns) -> Predictions:
         """Score the feature columns of :func:`serving.inputs.model_columns`."""
@@ -225,7 +230,7 @@ _ONNX_TYPES: dict[str, dict[str, Any]] = {
 }
 
 
-class _Native:
+class _Sklearn:
     """The scikit-learn pipeline."""
 
     def __init__(self, path: Path, manifest: BundleManifest) -> None:
@@ -242,8 +247,8 @@ class _Native:
 
         frame = pd.DataFrame(columns)
         if not self._classes:
-            return _shaped(self._model.predict(frame), 0, NATIVE_FILE)
-        return _shaped(self._model.predict_proba(frame), self._classes, NATIVE_FILE)
+            return _shaped(self._model.predict(frame), 0, NATIVE_FILES["sklearn"])
+        return _shaped(self._model.predict_proba(frame), self._classes, NATIVE_FILES["sklearn"])
 
 
 def _shaped(scores: Any, classes: int, file: str) -> Predictions:

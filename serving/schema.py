@@ -12,8 +12,18 @@ from pydantic import BaseModel, ConfigDict
 from components.features.schema import Task
 
 FILE = "bundle.json"
-NATIVE_FILE = "model.skops"
 ONNX_FILE = "model.onnx"
+
+Framework = Literal["sklearn", "torch", "tensorflow", "onnx"]
+NATIVE_FILES: dict[Framework, str] = {
+    "sklearn": "model.skops",
+    "torch": "model.safetensors",
+    "tensorflow": "model.keras",
+    "onnx": ONNX_FILE,
+}
+"""The native model of each framework; of ``onnx``, which takes models of any other library, it is the graph itself."""
+ARCHITECTURE_FILE = "architecture.json"
+"""What a torch bundle holds beside its weights: the network as plain data, see ``serving.torch_model``."""
 
 
 class _Frozen(BaseModel):
@@ -55,7 +65,7 @@ class BundleManifest(_Frozen):
     """
 
     version: Literal[1] = 1
-    framework: Literal["sklearn"]
+    framework: Framework
     task: Task
     classes: tuple[str, ...] = ()
     runtime: Literal["onnx", "native"]

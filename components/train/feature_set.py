@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import BadInput
-from components.features.schema import SPLITS, FeatureSchema
+from components.features.schema import FeatureSchema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,22 +78,20 @@ def read_table(folder: Path, split: str, schema: FeatureSchema) -> "pd.DataFrame
     return table
 
 
-def read_splits(folder: Path) -> tuple[FeatureSchema, dict[str, Split]]:
-    """Read the train and valid splits and the schema.
+def read_split(folder: Path, name: str, schema: FeatureSchema) -> Split:
+    """Read a split; every class must have a row in the train split.
 
     Raises:
         BadInput: the feature set is incomplete or empty, or a class has no row to learn from.
     """
     from serving.bundle import model_frame
 
-    schema = read_schema(folder)
-    splits = {}
-    for name in SPLITS[:2]:
-        table = read_table(folder, name, schema)
-        target = table[schema.target].to_numpy(dtype="float64", na_value=float("nan"))
-        splits[name] = Split(model_frame(table, schema), check_target(target, schema, name))
-    _check_classes(schema, splits["train"])
-    return schema, splits
+    table = read_table(folder, name, schema)
+    target = table[schema.target].to_numpy(dtype="float64", na_value=float("nan"))
+    split = Split(model_frame(table, schema), check_target(target, schema, name))
+    if name == "train":
+        _check_classes(schema, split)
+    return split
 
 
 def read_schema(folder: Path) -> FeatureSchema:

@@ -1,37 +1,36 @@
-"""Checks the hyperparameters that a user gives against the estimator's own parameters."""
+"""Checks the hyperparameters that a user gives against the trainer's own parameters."""
 
 import difflib
 from typing import Any
 
 from components.errors import BadInput
 from components.features.schema import FeatureSchema
-from components.train.trainers import TRAINERS
+from components.train.contract import Trainer
 
 
-def checked(trainer: str, schema: FeatureSchema, chosen: dict[str, Any]) -> dict[str, Any]:
-    """The estimator's full parameters: its defaults, ours, and what the user chose.
+def checked(name: str, trainer: Trainer, schema: FeatureSchema, chosen: dict[str, Any]) -> dict[str, Any]:
+    """The trainer's full parameters: its defaults, and what the user chose.
 
     KFP passes numbers as doubles, so ``200.0`` for a parameter that counts becomes ``200``; the keys of
     ``class_weight`` are class labels, as in the data.
 
     Raises:
-        BadInput: an unknown trainer or parameter; the message lists the valid names, near matches first.
+        BadInput: an unknown parameter; the message lists the valid names, near matches first.
     """
-    if trainer not in TRAINERS:
-        raise BadInput(f"There is no trainer {trainer!r}{_near(trainer, list(TRAINERS))}.")
-    valid = TRAINERS[trainer].parameters(schema.task, {})
-    for name in chosen:
-        if name == "random_state":
+    valid = trainer.parameters(schema.task)
+    for key in chosen:
+        if key == "random_state":
             raise BadInput("The hyperparameter 'random_state' is set by the parameter 'seed': use that.")
-        if name not in valid:
-            raise BadInput(f"The trainer {trainer!r} has no hyperparameter {name!r}{_near(name, list(valid))}.")
-    values = {name: _number(value, valid[name]) for name, value in chosen.items()}
+        if key not in valid:
+            raise BadInput(f"The trainer {name!r} has no hyperparameter {key!r}{near(key, list(valid))}.")
+    values = {key: _number(value, valid[key]) for key, value in chosen.items()}
     if isinstance(values.get("class_weight"), dict):
         values["class_weight"] = _by_index(values["class_weight"], schema.classes)
-    return TRAINERS[trainer].parameters(schema.task, values)
+    return valid | values
 
 
-def _near(name: str, valid: list[str]) -> str:
+def near(name: str, valid: list[str]) -> str:
+    """The end of a sentence about an unknown name: what was meant, or what there is."""
     close = difflib.get_close_matches(name, valid, n=3, cutoff=0.6)
     meant = f": did you mean {' or '.join(map(repr, close))}?" if close else ";"
     return (

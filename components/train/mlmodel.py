@@ -1,6 +1,6 @@
 """Writes what makes a folder an MLflow model, without importing MLflow.
 
-The files are those of ``mlflow.sklearn.save_model(..., serialization_format="skops")``; MLflow's import and its writer
+For scikit-learn the files are those of ``mlflow.sklearn.save_model(..., serialization_format="skops")``; MLflow's import and its writer
 would cost two seconds of a training that needs less. A test loads the result with MLflow itself and compares the keys.
 """
 
@@ -14,32 +14,30 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from components.features.schema import FeatureSchema
-from serving.schema import NATIVE_FILE
+from components.train.contract import Flavor
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_REQUIREMENTS = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
 
-
-def write(folder: Path, schema: FeatureSchema, example: "pd.DataFrame", trusted: list[str], recipe_digest: str) -> None:
-    """Write ``MLmodel``, the requirements and the input example beside ``model.skops``.
+def write(folder: Path, schema: FeatureSchema, example: "pd.DataFrame", flavor: Flavor, recipe_digest: str) -> None:
+    """Write ``MLmodel``, the requirements and the input example beside the native model.
 
     Args:
         folder: holds the native model already.
         schema: columns, task and classes, for the signature.
         example: a few rows of the model frame.
-        trusted: the types in the skops file that MLflow must be told to trust.
+        flavor: how MLflow loads the native model.
         recipe_digest: the model's identity.
     """
-    requirements = [f"{name}=={version(name)}" for name in _REQUIREMENTS]
+    requirements = [f"{name}=={version(name)}" for name in ("mlflow", *flavor.requirements)]
     (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     _yaml(folder / "python_env.yaml", _python_env())
     _yaml(folder / "conda.yaml", _conda(requirements))
     split = {"columns": list(example.columns), "data": _rows(example)}
     (folder / "input_example.json").write_text(json.dumps(split), encoding="utf-8")
     (folder / "serving_input_example.json").write_text(json.dumps({"dataframe_split": split}), encoding="utf-8")
-    _yaml(folder / "MLmodel", _mlmodel(folder, schema, trusted, recipe_digest))
+    _yaml(folder / "MLmodel", _mlmodel(folder, schema, flavor, recipe_digest))
 
 
 def signature(schema: FeatureSchema) -> dict[str, Any]:
@@ -51,24 +49,16 @@ def signature(schema: FeatureSchema) -> dict[str, Any]:
     return {"inputs": json.dumps(inputs), "outputs": json.dumps(outputs), "params": None}
 
 
-def _mlmodel(folder: Path, schema: FeatureSchema, trusted: list[str], recipe_digest: str) -> dict[str, Any]:
+def _mlmodel(folder: Path, schema: FeatureSchema, flavor: Flavor, recipe_digest: str) -> dict[str, Any]:
     return {
         "flavors": {
             "python_function": {
                 "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
-                "loader_module": "mlflow.sklearn",
-                "model_path": NATIVE_FILE,
-                "predict_fn": "predict" if schema.task == "regression" else "predict_proba",
                 "python_version": platform.python_version(),
+                **flavor.pyfunc,
             },
-            "sklearn": {
-                "code": None,
-                "pickled_model": NATIVE_FILE,  # MLflow's name for the file, whatever its format
-                "serialization_format": "skops",
-                "skops_trusted_types": trusted,
-                "sklearn_version": version("scikit-learn"),
-            },
-        },
+        }
+        | ({flavor.name: dict(flavor.entry)} if flavor.entry else {}),
         "is_signature_from_type_hint": False,
         "metadata": {
             "task": schema.task,

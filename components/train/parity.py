@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from components.train.trainers import prepared_columns
 from serving.schema import Parity
 
 if TYPE_CHECKING:
@@ -11,12 +10,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from components.features.schema import FeatureSchema
+    from components.train.contract import Fitted
 
 PROBES = 500
 UNSEEN = "\N{REPLACEMENT CHARACTER} unseen"
 
 
-def probes(inputs: "pd.DataFrame", schema: "FeatureSchema", pipeline: Any, seed: int) -> "pd.DataFrame":
+def probes(inputs: "pd.DataFrame", schema: "FeatureSchema", fitted: "Fitted", seed: int) -> "pd.DataFrame":
     """Real rows, changed where graphs go wrong.
 
     Missing numbers, unseen and missing categories, values beyond the range seen, and the doubles just at, below and
@@ -25,7 +25,7 @@ def probes(inputs: "pd.DataFrame", schema: "FeatureSchema", pipeline: Any, seed:
     Args:
         inputs: model frame to start from, ``(rows, features)``, not empty.
         schema: the kinds of the columns.
-        pipeline: the fitted pipeline, for its thresholds.
+        fitted: the fitted model, for its thresholds.
         seed: which rows and values are drawn.
 
     Returns:
@@ -35,7 +35,7 @@ def probes(inputs: "pd.DataFrame", schema: "FeatureSchema", pipeline: Any, seed:
 
     random = np.random.default_rng(seed)
     frame = inputs.iloc[random.integers(len(inputs), size=PROBES)].reset_index(drop=True)
-    thresholds = _thresholds(pipeline)
+    thresholds = fitted.edges()
     for feature in schema.features:
         changed = random.random(PROBES)
         column = frame[feature.name].to_numpy(copy=True)
@@ -66,7 +66,7 @@ def compare(
     Args:
         graph: the ONNX graph.
         frame: rows of the model frame, ``(rows, features)``.
-        wanted: the native model's :func:`predictions` of them.
+        wanted: the native model's predictions of them.
         schema: the task and the kinds of the columns.
         tolerance: largest absolute difference allowed; for regression times the mean size of a prediction, where that
             is above 1.
@@ -102,14 +102,6 @@ def not_measured(tolerance: float, reason: str) -> Parity:
     return Parity(rows=0, max_abs=0.0, p999_abs=0.0, tolerance=tolerance, holds=False, reason=reason)
 
 
-def predictions(pipeline: Any, frame: "pd.DataFrame", schema: "FeatureSchema") -> "np.ndarray[Any, Any]":
-    """Probabilities ``(rows, classes)``, or values ``(rows,)`` for regression."""
-    import numpy as np
-
-    predict = pipeline.predict if schema.task == "regression" else pipeline.predict_proba
-    return np.asarray(predict(frame), "float64")
-
-
 def _onnx_predictions(graph: "onnx.ModelProto", frame: "pd.DataFrame", schema: "FeatureSchema") -> Any:
     import numpy as np
     import onnxruntime
@@ -122,21 +114,6 @@ def _onnx_predictions(graph: "onnx.ModelProto", frame: "pd.DataFrame", schema: "
     *_, scores = session.run(None, {name: values for name, values in feed.items() if name in used})
     scores = np.asarray(scores, "float64")
     return scores.reshape(-1) if schema.task == "regression" else scores
-
-
-def _thresholds(pipeline: Any) -> "dict[str, np.ndarray[Any, Any]]":
-    """The thresholds of the trees by column; empty for other models."""
-    import numpy as np
-
-    model = pipeline.named_steps["model"]
-    if not hasattr(model, "_predictors"):
-        return {}
-    numeric = prepared_columns(pipeline, "numeric")
-    first = len(prepared_columns(pipeline, "categorical"))  # the estimator counts categories first
-    nodes = np.concatenate([tree.nodes for iteration in model._predictors for tree in iteration])
-    nodes = nodes[(nodes["is_leaf"] == 0) & (nodes["is_categorical"] == 0) & np.isfinite(nodes["num_threshold"])]
-    edges = {name: nodes["num_threshold"][nodes["feature_idx"] == first + index] for index, name in enumerate(numeric)}
-    return {name: values for name, values in edges.items() if len(values)}
 
 
 def _neighbours(edges: "np.ndarray[Any, Any]", count: int, random: "np.random.Generator") -> "np.ndarray[Any, Any]":

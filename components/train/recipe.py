@@ -10,12 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from components.features.schema import FeatureSchema
+from serving.schema import Framework
 
-_LIBRARIES = ("scikit-learn", "numpy", "onnx", "skops")
+_LIBRARIES: dict[Framework, tuple[str, ...]] = {
+    "sklearn": ("scikit-learn", "numpy", "onnx", "skops"),
+    "torch": ("torch", "numpy", "onnx"),
+    "tensorflow": ("tensorflow", "keras", "numpy", "onnx"),
+    "onnx": ("numpy", "onnx"),
+}
 
 
 def recipe(
-    schema: FeatureSchema, trainer: str, parameters: dict[str, Any], seed: int, parity_tolerance: float
+    schema: FeatureSchema,
+    trainer: str,
+    framework: Framework,
+    parameters: dict[str, Any],
+    seed: int,
+    parity_tolerance: float,
 ) -> dict[str, Any]:
     """Everything that decides what the model is; two trainings of one recipe make the same model."""
     return {
@@ -25,7 +36,7 @@ def recipe(
         "parameters": {name: _plain(value) for name, value in sorted(parameters.items())},
         "seed": seed,
         "parity_tolerance": parity_tolerance,
-        "versions": {name: _version(name) for name in ("sluiceway", *_LIBRARIES)},
+        "versions": {name: _version(name) for name in ("sluiceway", *_LIBRARIES[framework])},
     }
 
 

@@ -11,13 +11,14 @@ from components.features.schema import FILE as FEATURES_FILE
 from components.features.schema import FeatureSchema
 from components.files import whole_folder
 from components.train import mlmodel
-from components.train.feature_set import Split, read_splits
+from components.train.contract import Data, Fitted, NoGraph, Run
+from components.train.feature_set import Split
 from components.train.hyperparameters import checked
-from components.train.parity import compare, not_measured, predictions, probes
+from components.train.parity import compare, not_measured, probes
 from components.train.recipe import digest, origin, recipe
 from components.train.threads import suited_to, wait_without_spinning
-from components.train.trainers import Fitted, fit
-from serving.schema import FILE, NATIVE_FILE, ONNX_FILE, BundleManifest, Parity
+from components.train.trainers import find
+from serving.schema import FILE, ONNX_FILE, BundleManifest, Framework, Parity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,12 +91,15 @@ def train(
     began = time.monotonic()
     wait_without_spinning()
     _check_seed(seed)
-    schema, splits = read_splits(features)
-    parameters = checked(trainer, schema, hyperparameters or {})
-    with suited_to(splits["train"].inputs.size):
-        fitted = fit(trainer, schema, splits["train"], splits["valid"], parameters, seed)
-        scores = {name: predictions(fitted.pipeline, split.inputs, schema) for name, split in splits.items()}
-        graph, measured = _graph(fitted, splits["valid"], scores["valid"], schema, (parity_tolerance, seed))
+    data, maker = Data.read(features), find(trainer)
+    schema = data.schema
+    parameters = checked(trainer, maker, schema, hyperparameters or {})
+    identity = recipe(schema, trainer, maker.framework, parameters, seed, parity_tolerance)
+    fitted = maker.fit(data, parameters, Run(seed))
+    splits = {"train": data.train, "valid": data.valid}
+    with suited_to(data.train.inputs.size):
+        scores = {name: fitted.predict(split.inputs) for name, split in splits.items()}
+        graph, measured = _graph(fitted, data.valid, scores["valid"], schema, (parity_tolerance, seed))
     metrics = {
         f"{name}_{key}": value
         for name, split in splits.items()
@@ -103,14 +107,15 @@ def train(
     }
     made = _Made(
         schema=schema,
-        pipeline=fitted.pipeline,
-        example=splits["train"].inputs.head(EXAMPLE_ROWS),
+        framework=maker.framework,
+        fitted=fitted,
+        example=data.train.inputs.head(EXAMPLE_ROWS),
         bins=prediction_bins(schema.task, scores["valid"]),
-        recipe=recipe(schema, trainer, parameters, seed, parity_tolerance),
+        recipe=identity,
         graph=graph,
         parity=measured,
     )
-    return Trained(_write(bundle, made, began), metrics | fitted.facts)
+    return Trained(_write(bundle, made, began), {**metrics, **fitted.facts})
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,8 @@ class _Made:
     """What goes into the bundle."""
 
     schema: FeatureSchema
-    pipeline: Any
+    framework: Framework
+    fitted: Fitted
     example: "pd.DataFrame"
     bins: tuple[float, ...]
     recipe: dict[str, Any]
@@ -138,15 +144,13 @@ def _graph(
     import numpy as np
     import pandas as pd
 
-    from components.train.graph import NoGraph, build
-
     tolerance, seed = limits
     try:
-        graph = build(fitted.pipeline, schema)
+        graph = fitted.graph(schema)
     except NoGraph as error:
         return None, not_measured(tolerance, str(error))
-    made_up = probes(valid.inputs, schema, fitted.pipeline, seed)
-    wanted = np.concatenate([scores, predictions(fitted.pipeline, made_up, schema)])
+    made_up = probes(valid.inputs, schema, fitted, seed)
+    wanted = np.concatenate([scores, fitted.predict(made_up)])
     rows = pd.concat([valid.inputs, made_up], ignore_index=True)
     measured = compare(graph, rows, wanted, schema, tolerance)
     return (graph if measured.holds else None), measured
@@ -157,13 +161,13 @@ def _write(bundle: Path, made: _Made, began: float) -> BundleManifest:
 
     schema, identity = made.schema, digest(made.recipe)
     with whole_folder(bundle) as folder:
-        trusted = _write_native(folder / NATIVE_FILE, made.pipeline)
+        flavor = made.fitted.save(folder)
         if made.graph is not None:
             (folder / ONNX_FILE).write_bytes(made.graph.SerializeToString(deterministic=True))
         (folder / FEATURES_FILE).write_text(schema.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        mlmodel.write(folder, schema, made.example, trusted, identity)
+        mlmodel.write(folder, schema, made.example, flavor, identity)
         manifest = BundleManifest(
-            framework="sklearn",
+            framework=made.framework,
             task=schema.task,
             classes=schema.classes,
             runtime="native" if made.graph is None else "onnx",
@@ -176,17 +180,6 @@ def _write(bundle: Path, made: _Made, began: float) -> BundleManifest:
         )
         (folder / FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
-
-
-def _write_native(path: Path, pipeline: Any) -> list[str]:
-    """Write the pipeline with skops, check that serving would load it, and return the types MLflow must trust."""
-    import skops.io
-
-    from serving.trust import check
-
-    skops.io.dump(pipeline, path)
-    check(path)
-    return sorted(skops.io.get_untrusted_types(file=path))
 
 
 def prediction_bins(task: str, scores: "np.ndarray[Any, Any]") -> tuple[float, ...]:

@@ -7,27 +7,25 @@ import onnxruntime
 import pandas as pd
 import pytest
 
-from components.train.feature_set import read_splits
-from components.train.graph import NoGraph, build
+from components.train.contract import Data, NoGraph, Run
 from components.train.hyperparameters import checked
-from components.train.parity import UNSEEN, compare, predictions, probes
-from components.train.threads import suited_to
-from components.train.trainers import fit
+from components.train.parity import UNSEEN, compare, probes
+from components.train.sklearn.fitted import FittedPipeline
+from components.train.trainers import find
 from tests.feature_sets import feature_set, mixed_frame, sklearn_frame
 
 EXACT = 1e-12
 
 
 def fitted(folder: Path, frame: pd.DataFrame, task, trainer="hist_gradient_boosting", **chosen):
-    schema, splits = read_splits(feature_set(folder, frame, task))
-    parameters = checked(trainer, schema, {"max_iter": 60} | chosen if trainer != "linear" else chosen)
-    with suited_to(0):
-        pipeline = fit(trainer, schema, splits["train"], splits["valid"], parameters, 0).pipeline
-    return schema, pipeline, splits["valid"].inputs
+    data = Data.read(feature_set(folder, frame, task))
+    chosen = {"max_iter": 60} | chosen if trainer == "hist_gradient_boosting" else chosen
+    model = find(trainer).fit(data, checked(trainer, find(trainer), data.schema, chosen), Run(0))
+    return data.schema, model, data.valid.inputs
 
 
-def difference(schema, pipeline, frame) -> float:
-    parity = compare(build(pipeline, schema), frame, predictions(pipeline, frame, schema), schema, EXACT)
+def difference(schema, model, frame) -> float:
+    parity = compare(model.graph(schema), frame, model.predict(frame), schema, EXACT)
     assert parity.rows == len(frame)
     assert parity.holds, parity.reason
     return parity.max_abs
@@ -38,34 +36,34 @@ def difference(schema, pipeline, frame) -> float:
     ("name", "task"), [("breast_cancer", "binary"), ("wine", "multiclass"), ("diabetes", "regression")]
 )
 def test_graph_and_model_agree_on_real_and_made_up_rows(tmp_path, name, task, trainer):
-    schema, pipeline, valid = fitted(tmp_path, sklearn_frame(name), task, trainer)
-    made_up = probes(valid, schema, pipeline, 1)
-    largest = difference(schema, pipeline, pd.concat([valid, made_up]))
+    schema, model, valid = fitted(tmp_path, sklearn_frame(name), task, trainer)
+    made_up = probes(valid, schema, model, 1)
+    largest = difference(schema, model, pd.concat([valid, made_up]))
     assert largest < 1e-9
 
 
 @pytest.mark.parametrize("trainer", ["hist_gradient_boosting", "linear"])
 def test_unseen_and_missing_categories_and_missing_numbers_agree(tmp_path, trainer):
-    schema, pipeline, valid = fitted(tmp_path, mixed_frame(), "binary", trainer)
+    schema, model, valid = fitted(tmp_path, mixed_frame(), "binary", trainer)
     rows = valid.copy()
     rows["plan"] = np.resize(np.array(["basic", "plus", "pro", "", UNSEEN, "Pro", " pro"], object), len(rows))
     rows["city"] = np.resize(np.array(["city 1", UNSEEN, ""], object), len(rows))
     rows.loc[::2, "age"] = np.nan
     rows.loc[::3, "spend"] = np.nan
-    assert difference(schema, pipeline, rows) < EXACT
+    assert difference(schema, model, rows) < EXACT
 
 
 def test_the_graph_takes_the_models_branch_at_and_beside_every_threshold(tmp_path):
     # 0.1 steps: most thresholds are doubles that float32 moves to the other side of a value.
     frame = mixed_frame().assign(age=lambda f: f["age"].round(1))
-    schema, pipeline, valid = fitted(tmp_path, frame, "binary")
-    trees = np.concatenate([tree.nodes for (tree,) in pipeline.named_steps["model"]._predictors])
+    schema, model, valid = fitted(tmp_path, frame, "binary")
+    trees = np.concatenate([tree.nodes for (tree,) in model.pipeline.named_steps["model"]._predictors])
     inner = trees[(trees["is_leaf"] == 0) & (trees["is_categorical"] == 0)]
     edges = np.unique(inner["num_threshold"])
     near = np.concatenate([edges, np.nextafter(edges, -np.inf), np.nextafter(edges, np.inf)])
     rows = valid.iloc[np.resize(np.arange(len(valid)), len(near))].reset_index(drop=True).assign(age=near, spend=near)
     assert len(np.unique(near.astype("float32"))) < len(near)  # a float32 graph could not tell them apart
-    assert difference(schema, pipeline, rows) < EXACT
+    assert difference(schema, model, rows) < EXACT
 
 
 def test_more_categories_than_bins_are_grouped_the_same_way(tmp_path):
@@ -74,33 +72,33 @@ def test_more_categories_than_bins_are_grouped_the_same_way(tmp_path):
     frame["city"] = [f"city {int(n)}" for n in random.zipf(1.3, 2000).clip(max=900)]
     assert frame["city"].nunique() > 255
     for trainer in ("hist_gradient_boosting", "linear"):
-        schema, pipeline, valid = fitted(tmp_path / trainer, frame, "binary", trainer)
-        assert difference(schema, pipeline, pd.concat([valid, probes(valid, schema, pipeline, 2)])) < EXACT
+        schema, model, valid = fitted(tmp_path / trainer, frame, "binary", trainer)
+        assert difference(schema, model, pd.concat([valid, probes(valid, schema, model, 2)])) < EXACT
 
 
 @pytest.mark.parametrize("columns", [["age"], ["plan"], ["plan", "city"], ["empty", "age"]])
 @pytest.mark.parametrize("trainer", ["hist_gradient_boosting", "linear"])
 def test_few_columns_and_an_all_missing_one_agree(tmp_path, columns, trainer):
     frame = mixed_frame().assign(empty=np.nan)[[*columns, "target"]]
-    schema, pipeline, valid = fitted(tmp_path, frame, "binary", trainer)
-    assert difference(schema, pipeline, pd.concat([valid, probes(valid, schema, pipeline, 3)])) < EXACT
+    schema, model, valid = fitted(tmp_path, frame, "binary", trainer)
+    assert difference(schema, model, pd.concat([valid, probes(valid, schema, model, 3)])) < EXACT
 
 
 def test_trees_of_a_single_leaf_agree(tmp_path):
     frame = sklearn_frame("diabetes")
-    schema, pipeline, valid = fitted(tmp_path, frame, "regression", min_samples_leaf=1000, early_stopping=False)
-    assert difference(schema, pipeline, valid) < 1e-9
+    schema, model, valid = fitted(tmp_path, frame, "regression", min_samples_leaf=1000, early_stopping=False)
+    assert difference(schema, model, valid) < 1e-9
 
 
 @pytest.mark.parametrize("loss", ["poisson", "gamma", "absolute_error"])
 def test_other_losses_agree(tmp_path, loss):
-    schema, pipeline, valid = fitted(tmp_path, sklearn_frame("diabetes"), "regression", loss=loss)
-    assert difference(schema, pipeline, valid) < 1e-9
+    schema, model, valid = fitted(tmp_path, sklearn_frame("diabetes"), "regression", loss=loss)
+    assert difference(schema, model, valid) < 1e-9
 
 
 def test_one_input_per_feature_under_its_own_name(tmp_path):
-    schema, pipeline, valid = fitted(tmp_path, mixed_frame(), "binary")
-    session = onnxruntime.InferenceSession(build(pipeline, schema).SerializeToString())
+    schema, model, valid = fitted(tmp_path, mixed_frame(), "binary")
+    session = onnxruntime.InferenceSession(model.graph(schema).SerializeToString())
     assert [(given.name, given.type, given.shape) for given in session.get_inputs()] == [
         ("age", "tensor(double)", ["N", 1]),
         ("city", "tensor(string)", ["N", 1]),
@@ -113,11 +111,11 @@ def test_one_input_per_feature_under_its_own_name(tmp_path):
 
 
 def test_a_graph_that_moves_a_threshold_does_not_hold(tmp_path):
-    schema, pipeline, valid = fitted(tmp_path, mixed_frame(), "binary")
-    wanted = predictions(pipeline, valid, schema)
-    for (tree,) in pipeline.named_steps["model"]._predictors:
+    schema, model, valid = fitted(tmp_path, mixed_frame(), "binary")
+    wanted = model.predict(valid)
+    for (tree,) in model.pipeline.named_steps["model"]._predictors:
         tree.nodes["num_threshold"] += 0.5
-    parity = compare(build(pipeline, schema), valid, wanted, schema, 1e-6)
+    parity = compare(model.graph(schema), valid, wanted, schema, 1e-6)
     assert not parity.holds
     assert parity.max_abs > 1e-3
     assert "differ by up to" in parity.reason
@@ -127,7 +125,7 @@ def test_an_estimator_without_a_graph_says_which(tmp_path):
     from sklearn.dummy import DummyClassifier
     from sklearn.pipeline import Pipeline
 
-    schema, pipeline, _ = fitted(tmp_path, mixed_frame(), "binary")
-    other = Pipeline([("prepare", pipeline.named_steps["prepare"]), ("model", DummyClassifier())])
+    schema, model, _ = fitted(tmp_path, mixed_frame(), "binary")
+    other = Pipeline([("prepare", model.pipeline.named_steps["prepare"]), ("model", DummyClassifier())])
     with pytest.raises(NoGraph, match="no ONNX graph for DummyClassifier"):
-        build(other, schema)
+        FittedPipeline(other).graph(schema)

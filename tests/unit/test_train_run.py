@@ -10,7 +10,7 @@ import pytest
 from components.errors import BadInput, StorageFull
 from components.train.run import train
 from serving.bundle import load, verify
-from serving.schema import NATIVE_FILE, ONNX_FILE, BundleManifest
+from serving.schema import NATIVE_FILES, ONNX_FILE, BundleManifest
 from tests.feature_sets import feature_set, mixed_frame, sklearn_frame
 
 
@@ -49,7 +49,7 @@ def test_the_bundle_verifies_serves_onnx_and_holds_no_pickle(tmp_path, mixed):
     assert manifest.runtime == "onnx"
     assert manifest.parity is not None
     assert manifest.parity.max_abs < 1e-12
-    assert {NATIVE_FILE, ONNX_FILE, "MLmodel", "features.json"} <= set(manifest.files)
+    assert {NATIVE_FILES["sklearn"], ONNX_FILE, "MLmodel", "features.json"} <= set(manifest.files)
     assert not [name for name in manifest.files if name.endswith((".pkl", ".pickle", ".joblib"))]
     for path in (tmp_path / "bundle").rglob("*"):
         assert path.is_dir() or not path.read_bytes().startswith(b"\x80\x04")
@@ -67,10 +67,11 @@ def test_a_model_without_a_graph_that_holds_is_served_natively_with_the_reason(t
 
 
 def test_an_estimator_without_a_graph_is_served_natively_with_the_reason(tmp_path, mixed, monkeypatch):
-    from components.train import graph
+    from components.train.contract import NoGraph
+    from components.train.sklearn import graph
 
     def refuse(*_args):
-        raise graph.NoGraph("there is no ONNX graph for Oracle")
+        raise NoGraph("there is no ONNX graph for Oracle")
 
     monkeypatch.setattr(graph, "build", refuse)
     made = train(mixed, tmp_path / "bundle")
