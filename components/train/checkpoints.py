@@ -147,8 +147,8 @@ class StoredCheckpoints:
 
     def _read(self) -> bytes | None:
         if "://" not in self._uri:
-            path = Path(self._uri)
-            return path.read_bytes() if path.exists() else None
+            file = Path(self._uri)
+            return file.read_bytes() if file.exists() else None
         store, path = self._store()
         return bytes(store.cat_file(path)) if store.exists(path) else None
 

@@ -37,7 +37,7 @@ class Data:
     """A feature set, read when it is asked for.
 
     Attributes:
-        folder: holds ``train.parquet``, ``valid.parquet`` and ``features.json``; a trainer that streams reads it itself.
+        folder: holds ``train.parquet``, ``valid.parquet`` and ``features.json``, for a trainer that streams.
         schema: what the columns are.
     """
 

@@ -94,7 +94,7 @@ def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
 
 
 def test_a_broken_manifest_says_which_field(bundle):
-    (bundle / "bundle.json").write_text('{"framework": "torch"}')
+    (bundle / "bundle.json").write_text('{"framework": "caffe"}')
     with pytest.raises(BadBundle, match="not a valid manifest: framework"):
         verify(bundle)
 
