@@ -73,6 +73,7 @@ class StoredCheckpoints:
     def __init__(self, uri: str, identity: str) -> None:
         """Nothing is read or written yet."""
         self._identity = identity
+        self._kept = False
         self._uri = f"{uri.rstrip('/')}/{FILE}"
 
     def save(self, state: State) -> None:
@@ -91,6 +92,7 @@ class StoredCheckpoints:
             self._write(data)
         except OSError as error:
             raise self._failure(error) from error
+        self._kept = True
 
     def load(self) -> State | None:
         """The last state.
@@ -103,12 +105,18 @@ class StoredCheckpoints:
             data = self._read()
         except OSError as error:
             raise self._failure(error) from error
+        self._kept = data is not None
         return None if data is None else self._parsed(data)
 
     def clear(self) -> None:
-        """Remove the state, if there is one."""
+        """Remove the state that was saved or loaded, if any was."""
+        if not self._kept:
+            return
         if "://" not in self._uri:
-            Path(self._uri).unlink(missing_ok=True)
+            file = Path(self._uri)
+            file.unlink(missing_ok=True)
+            for left in file.parent.glob(f".{FILE}.*.partial"):  # by an attempt that was killed while it wrote
+                left.unlink(missing_ok=True)
             return
         store, path = self._store()
         if store.exists(path):

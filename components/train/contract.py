@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from components.errors import BadInput
 from components.features.schema import FeatureSchema, Task
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 DeviceWish = Literal["auto", "gpu", "cpu"]
 """``auto`` takes a GPU where there is one and says so where there is none; ``gpu`` fails without one."""
+
+
+MEASURED_ROWS = 2_000_000
+"""Of a longer split that no trainer holds in memory, metrics are measured on a sample of this many rows."""
 
 
 class NoGraph(Exception):
@@ -62,6 +66,12 @@ class Data:
     def valid(self) -> Split:
         """The rows that may decide when to stop. Raises BadInput where they cannot."""
         return read_split(self.folder, "valid", self.schema)
+
+    def sample(self, name: str) -> Split:
+        """A split to measure on: all of it, or of one too long to hold, every n-th row group of its file."""
+        if name in self.__dict__ or self.schema.rows.get(name, 0) <= MEASURED_ROWS:
+            return cast(Split, getattr(self, name))
+        return read_split(self.folder, name, self.schema, at_most=MEASURED_ROWS)
 
     def columns(self, kind: str) -> list[str]:
         """The features that are ``numeric`` or ``categorical``, in the schema's order."""

@@ -55,8 +55,8 @@ def check_target(values: "np.ndarray[Any, Any]", schema: FeatureSchema, split: s
     return indices
 
 
-def read_table(folder: Path, split: str, schema: FeatureSchema) -> "pd.DataFrame":
-    """A split's table as written by the features step.
+def read_table(folder: Path, split: str, schema: FeatureSchema, at_most: int = 0) -> "pd.DataFrame":
+    """A split's table as written by the features step; with ``at_most``, every n-th row group of it.
 
     Raises:
         BadInput: the file or a column of it is missing, or it has no rows.
@@ -66,7 +66,7 @@ def read_table(folder: Path, split: str, schema: FeatureSchema) -> "pd.DataFrame
     path = folder / f"{split}.parquet"
     if not path.is_file():
         raise BadInput(f"The feature set {folder} has no {path.name}: run the features step again.")
-    table = pd.read_parquet(path)
+    table = _row_groups(path, at_most) if at_most else pd.read_parquet(path)
     absent = [f.name for f in schema.features if f.name not in table] + [schema.target] * (schema.target not in table)
     if absent:
         raise BadInput(f"{path} has no column {', '.join(map(repr, absent))}: run the features step again.")
@@ -78,20 +78,32 @@ def read_table(folder: Path, split: str, schema: FeatureSchema) -> "pd.DataFrame
     return table
 
 
-def read_split(folder: Path, name: str, schema: FeatureSchema) -> Split:
-    """Read a split; every class must have a row in the train split.
+def read_split(folder: Path, name: str, schema: FeatureSchema, at_most: int = 0) -> Split:
+    """Read a split, or a sample of at most so many rows; every class must have a row in the train split.
 
     Raises:
         BadInput: the feature set is incomplete or empty, or a class has no row to learn from.
     """
     from serving.bundle import model_frame
 
-    table = read_table(folder, name, schema)
+    table = read_table(folder, name, schema, at_most)
     target = table[schema.target].to_numpy(dtype="float64", na_value=float("nan"))
     split = Split(model_frame(table, schema), check_target(target, schema, name))
     if name == "train":
         _check_classes(schema, split)
     return split
+
+
+def _row_groups(path: Path, at_most: int) -> "pd.DataFrame":
+    import math
+
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path)
+    every = max(1, math.ceil(file.metadata.num_rows / at_most))
+    sample: pd.DataFrame = file.read_row_groups(list(range(0, file.num_row_groups, every))).to_pandas()
+    return sample
 
 
 def read_schema(folder: Path) -> FeatureSchema:

@@ -1,7 +1,8 @@
 """Writes what makes a folder an MLflow model, without importing MLflow.
 
 For scikit-learn the files are those of ``mlflow.sklearn.save_model(..., serialization_format="skops")``; MLflow's
-import and its writer would cost two seconds of a training that needs less. A test loads the result with MLflow itself and compares the keys.
+import and its writer would cost two seconds of a training that needs less. A test loads the result with MLflow itself
+and compares the keys.
 """
 
 import json

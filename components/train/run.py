@@ -1,17 +1,20 @@
 """Trains a model from a feature set and writes its bundle."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from components.errors import BadInput
 from components.evaluate.metrics import PRIMARY, measure
 from components.features.schema import FILE as FEATURES_FILE
 from components.features.schema import FeatureSchema
 from components.files import whole_folder
+from components.settings import settings
 from components.train import mlmodel
-from components.train.contract import Data, Fitted, NoGraph, Run
+from components.train.checkpoints import StoredCheckpoints
+from components.train.contract import Data, DeviceWish, Fitted, NoGraph, Run
 from components.train.feature_set import Split
 from components.train.hyperparameters import checked
 from components.train.parity import compare, not_measured, probes
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXAMPLE_ROWS = 3
+TOLERANCE: dict[Framework, float] = {"sklearn": 1e-6, "torch": 1e-5, "tensorflow": 1e-5, "onnx": 1e-5}
 BINS = 20
 
 
@@ -72,34 +76,56 @@ def train(
     trainer: str = "hist_gradient_boosting",
     hyperparameters: dict[str, Any] | None = None,
     seed: int = 0,
-    parity_tolerance: float = 1e-6,
+    parity_tolerance: float | None = None,
+    device: str = "auto",
+    checkpoint_uri: str = "",
+    say: Callable[[str], None] = lambda _message: None,
 ) -> Trained:
     """Fit on the train split, measure on train and valid, and write the bundle whole.
+
+    A training that was killed goes on from its last checkpoint when it is called again with the same arguments.
 
     Args:
         features: a feature set.
         bundle: folder to write.
-        trainer: a key of ``components.train.trainers.TRAINERS``.
+        trainer: a name that :func:`components.train.trainers.find` knows.
         hyperparameters: what differs from the trainer's defaults.
         seed: every random choice follows from it.
-        parity_tolerance: largest difference between ONNX and native predictions that counts as the same.
+        parity_tolerance: largest difference between ONNX and native predictions that counts as the same; None goes by
+            the framework's arithmetic: 1e-6 for doubles, 1e-5 for the float32 of networks.
+        device: ``auto`` takes a GPU where there is one, ``gpu`` fails without one, ``cpu`` takes none.
+        checkpoint_uri: folder or fsspec URI for the state of this training; empty takes one under SLUICEWAY_STORE.
+        say: told what a person who watches wants to know.
 
     Raises:
-        BadInput: the feature set or a hyperparameter cannot be used.
-        StorageFull: the bundle does not fit on the disk.
+        BadInput: the feature set, a hyperparameter, the device or the checkpoint cannot be used.
+        StorageFull: the bundle or a checkpoint does not fit on the disk.
+        Interrupted: SIGTERM came; the state is saved.
     """
     began = time.monotonic()
     wait_without_spinning()
     _check_seed(seed)
     data, maker = Data.read(features), find(trainer)
-    schema = data.schema
-    parameters = checked(trainer, maker, schema, hyperparameters or {})
-    identity = recipe(schema, trainer, maker.framework, parameters, seed, parity_tolerance)
-    fitted = maker.fit(data, parameters, Run(seed))
-    splits = {"train": data.train, "valid": data.valid}
-    with suited_to(data.train.inputs.size):
+    parameters = checked(trainer, maker, data.schema, hyperparameters or {})
+    tolerance = TOLERANCE[maker.framework] if parity_tolerance is None else parity_tolerance
+    identity = recipe(data.schema, trainer, maker.framework, parameters, seed, tolerance)
+    run = Run(seed, _device(device), _checkpoints(checkpoint_uri, digest(identity)), say=say)
+    with run.interrupt.listening():
+        fitted = maker.fit(data, parameters, run)
+    made, metrics = _measured(data, maker.framework, fitted, identity, tolerance)
+    manifest = _write(bundle, made, began)
+    run.checkpoints.clear()
+    return Trained(manifest, {**metrics, **fitted.facts})
+
+
+def _measured(
+    data: Data, framework: Framework, fitted: Fitted, identity: dict[str, Any], tolerance: float
+) -> "tuple[_Made, dict[str, float]]":
+    """Metrics on train and valid, and what goes into the bundle."""
+    schema, splits = data.schema, {"train": data.sample("train"), "valid": data.sample("valid")}
+    with suited_to(splits["train"].inputs.size):
         scores = {name: fitted.predict(split.inputs) for name, split in splits.items()}
-        graph, measured = _graph(fitted, data.valid, scores["valid"], schema, (parity_tolerance, seed))
+        graph, parity = _graph(fitted, splits["valid"], scores["valid"], schema, (tolerance, identity["seed"]))
     metrics = {
         f"{name}_{key}": value
         for name, split in splits.items()
@@ -107,15 +133,15 @@ def train(
     }
     made = _Made(
         schema=schema,
-        framework=maker.framework,
+        framework=framework,
         fitted=fitted,
-        example=data.train.inputs.head(EXAMPLE_ROWS),
+        example=splits["train"].inputs.head(EXAMPLE_ROWS),
         bins=prediction_bins(schema.task, scores["valid"]),
         recipe=identity,
         graph=graph,
-        parity=measured,
+        parity=parity,
     )
-    return Trained(_write(bundle, made, began), {**metrics, **fitted.facts})
+    return made, metrics
 
 
 @dataclass(frozen=True)
@@ -135,6 +161,17 @@ class _Made:
 def _check_seed(seed: int) -> None:
     if not 0 <= seed < 2**32:
         raise BadInput(f"The seed is {seed}; it must be from 0 to {2**32 - 1}.")
+
+
+def _device(wish: str) -> DeviceWish:
+    for known in get_args(DeviceWish):
+        if wish == known:
+            return cast(DeviceWish, known)
+    raise BadInput(f"The device is {wish!r}; it must be one of {', '.join(get_args(DeviceWish))}.")
+
+
+def _checkpoints(uri: str, identity: str) -> StoredCheckpoints:
+    return StoredCheckpoints(uri or f"{settings().store}/checkpoints/{identity}", identity)
 
 
 def _graph(
