@@ -11,7 +11,7 @@ from components.features.expressions import feature_of, parsed
 from components.features.schema import FILE, SPLITS, FeatureSchema, Task
 from components.features.select import Selection, select
 from components.features.spec import FeatureSpec
-from components.features.split import assigned, content, key_text
+from components.features.split import assigned, content, in_order, key_text
 from components.features.task import Kind, decide
 from components.files import whole_folder
 from components.ingest import snapshot as snapshots
@@ -88,7 +88,11 @@ def run(
         table = snapshots.relation(connection, snapshot, described)
         chosen = select(table, rules, profile, spec, target)
         values = _values(table, chosen, profile, target, kind)
-        split = assigned(key_text(table, profile, key), split_seed)
+        how: dict[str, str | int | list[str]]
+        if spec.order:
+            split, how = in_order(table, profile, spec.order), {"order": spec.order}
+        else:
+            split, how = assigned(key_text(table, profile, key), split_seed), {"key": list(key), "seed": split_seed}
         _materialise(connection, table, values, split, quarantine / QUARANTINE)
         quarantined = described.rows - sum(_rows(connection).values())
         unlabelled = _drop_unlabelled(connection)
@@ -104,7 +108,7 @@ def run(
             features=chosen.features,
             dropped=chosen.dropped,
             data_version=described.version,
-            split={"key": list(key), "seed": split_seed},
+            split=how,
             rows=rows,
         )
         (folder / FILE).write_text(schema.model_dump_json(indent=2) + "\n", encoding="utf-8")

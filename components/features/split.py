@@ -1,8 +1,9 @@
-"""Train, valid or test, decided for each row by a hash of its key alone, so that new rows never move old ones."""
+"""Train, valid or test: by a hash of the row's key alone, so that new rows never move old ones, or by time."""
 
 import math
 from typing import TYPE_CHECKING
 
+from components.errors import BadInput
 from components.features import parsing
 from components.ingest.engine import ROW
 from components.validate.profile import Profile, typed
@@ -25,6 +26,29 @@ def assigned(key: "ir.StringValue", seed: int) -> "ir.StringValue":
 
     digits = (ibis.literal(f"{seed}{_SEPARATOR}") + key).hexdigest("md5").left(8)
     return ibis.cases((digits < _hex(TRAIN), "train"), (digits < _hex(TRAIN + VALID), "valid"), else_="test")
+
+
+def in_order(table: "ir.Table", profile: Profile, column: str) -> "ir.StringValue":
+    """The split by place in the order of a column, or of the source: rows of equal value are in the same split.
+
+    Raises:
+        BadInput: there is no such column, or it has missing values.
+    """
+    import ibis
+
+    if column in profile.columns:
+        if missing := profile.columns[column].missing:
+            raise BadInput(f"The order column {column!r} has {missing:,} missing values: rows need a place in time.")
+        place = typed(table[column], profile.columns[column].type)
+    elif column == "rows":
+        place = table[ROW]
+    else:
+        names = ", ".join(profile.columns)
+        raise BadInput(
+            f"feature_spec's order names {column!r}, which is neither 'rows' nor a column; those are {names}."
+        )
+    share = ibis.percent_rank().over(ibis.window(order_by=place))
+    return ibis.cases((share < TRAIN, "train"), (share < TRAIN + VALID, "valid"), else_="test")
 
 
 def key_text(table: "ir.Table", profile: Profile, columns: tuple[str, ...]) -> "ir.StringValue":

@@ -317,3 +317,28 @@ def test_the_electricity_set(place):
     made = place.make(str(DATA / "electricity.csv"), "class")
     assert (made.rows, made.schema.classes, len(made.schema.features)) == (45312, ("0", "1"), 6)
     assert made.classes == {"0": 26075, "1": 19237}
+
+
+def test_a_split_by_time_trains_on_the_past_and_tests_on_the_future(place):
+    frame = pd.DataFrame({"day": [n // 3 for n in range(300)], "x": range(300), "y": [n % 2 for n in range(300)]})
+    shuffled = frame.sample(frac=1, random_state=0)
+    made = place.make(place.csv(shuffled), "y", spec="order: day")
+    days = {split: place.table(split)["day"] for split in SPLITS}
+    assert days["train"].max() < days["valid"].min()
+    assert days["valid"].max() < days["test"].min()
+    assert made.schema.split == {"order": "day"}
+    assert made.schema.rows == {"train": 210, "valid": 45, "test": 45}
+
+
+def test_a_split_in_the_order_of_the_source_keeps_that_order(place):
+    frame = pd.DataFrame({"x": [float(n * 7919 % 500) for n in range(500)], "y": [n % 3 for n in range(500)]})
+    place.make(place.csv(frame), "y", spec="order: rows")
+    kept = pd.concat([place.table(split) for split in SPLITS])["x"]
+    assert kept.tolist() == frame["x"].tolist()
+
+
+@pytest.mark.parametrize(("order", "said"), [("nope", "neither 'rows' nor a column"), ("day", "2 missing values")])
+def test_an_order_that_cannot_be_used_is_named(place, order, said):
+    frame = pd.DataFrame({"day": [None, None, *range(98)], "x": range(100), "y": [n % 2 for n in range(100)]})
+    with pytest.raises(BadInput, match=said):
+        place.make(place.csv(frame), "y", spec=f"order: {order}")
