@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -16,9 +16,11 @@ from components.train import mlmodel
 from components.train.checkpoints import StoredCheckpoints
 from components.train.contract import Data, DeviceWish, Fitted, NoGraph, Run
 from components.train.feature_set import Split
+from components.train.history import History
 from components.train.hyperparameters import checked
 from components.train.parity import compare, not_measured, probes
 from components.train.recipe import digest, origin, recipe
+from components.train.report import report
 from components.train.threads import suited_to, wait_without_spinning
 from components.train.trainers import find
 from serving.schema import FILE, ONNX_FILE, BundleManifest, Framework, Parity
@@ -40,10 +42,16 @@ class Trained:
     Attributes:
         manifest: the manifest that was written.
         metrics: by name, ``train_`` and ``valid_`` in front; and the fit's own facts.
+        history: what the fit reported per epoch.
     """
 
     manifest: BundleManifest
     metrics: dict[str, float]
+    history: History = field(default_factory=History)
+
+    def page(self) -> str:
+        """The training as an HTML page."""
+        return report(self.manifest, self.metrics, self.history)
 
     def metadata(self) -> dict[str, Any]:
         """What the KFP UI shows of the model artifact."""
@@ -109,13 +117,15 @@ def train(
     parameters = checked(trainer, maker, data.schema, hyperparameters or {})
     tolerance = TOLERANCE[maker.framework] if parity_tolerance is None else parity_tolerance
     identity = recipe(data.schema, trainer, maker.framework, parameters, seed, tolerance)
-    run = Run(seed, _device(device), _checkpoints(checkpoint_uri, digest(identity)), say=say)
+    history = History()
+    kept = _checkpoints(checkpoint_uri, digest(identity))
+    run = Run(seed, _device(device), kept, listeners=(history,), say=say)
     with run.interrupt.listening():
         fitted = maker.fit(data, parameters, run)
     made, metrics = _measured(data, maker.framework, fitted, identity, tolerance)
     manifest = _write(bundle, made, began)
     run.checkpoints.clear()
-    return Trained(manifest, {**metrics, **fitted.facts})
+    return Trained(manifest, {**metrics, **fitted.facts}, history)
 
 
 def _measured(

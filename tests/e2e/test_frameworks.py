@@ -1,0 +1,45 @@
+"""The frameworks beside scikit-learn, through the compiled pipeline until they serve."""
+
+import pytest
+from sklearn.datasets import load_diabetes, load_digits
+
+from tests.feature_sets import TELCO
+
+pytestmark = pytest.mark.e2e
+
+
+def promoted(road, parameters):
+    ended = road.run(parameters)
+    assert ended.code == 0, ended.err
+    assert ended.result["state"] == "promoted"
+    return ended.result
+
+
+def loaded_by_mlflow(road, model, rows):
+    """What any MLflow user gets from the registry."""
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{road.home / 'mlflow.db'}")
+    return mlflow.pyfunc.load_model(f"models:/{model}@champion").predict(rows)
+
+
+@pytest.mark.skipif(not TELCO.exists(), reason="the telco set is not beside the repository")
+def test_pytorch_on_the_telco_set_is_registered_and_serves(road):
+    result = promoted(road, {"source_uri": str(TELCO), "target": "Churn", "model_name": "telco", "trainer": "torch"})
+    assert result["metrics"]["roc_auc"]["value"] > 0.8
+    assert road.answers("telco", {"tenure": 3, "Contract": "Month-to-month"}) == 400  # every column is needed
+
+
+def test_keras_on_ten_classes_is_registered_and_serves(road):
+    result = promoted(road, {"source_uri": "sklearn://digits", "trainer": "keras"})
+    assert result["metrics"]["accuracy"]["value"] > 0.9
+    digits = load_digits(as_frame=True).data
+    assert road.answers("digits", digits.iloc[0].to_dict()) == 200
+    assert loaded_by_mlflow(road, "digits", digits.head(5).astype("float64")).shape == (5, 10)
+
+
+def test_pytorch_on_a_regression_is_registered_and_serves(road):
+    promoted(road, {"source_uri": "sklearn://diabetes", "trainer": "torch"})
+    rows = load_diabetes(as_frame=True).data
+    assert road.answers("diabetes", rows.iloc[0].to_dict()) == 200
+    assert loaded_by_mlflow(road, "diabetes", rows.head(5)).reshape(-1).shape == (5,)
