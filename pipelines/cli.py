@@ -148,6 +148,54 @@ def stop() -> None:
 
 
 @app.command()
+def sign(
+    bundle: Annotated[Path, typer.Argument(help="A model bundle: the folder that holds bundle.json.")],
+    key: Annotated[
+        Path | None, typer.Option(envvar="SLUICEWAY_SIGNING_KEY", help="Private elliptic-curve key, a PEM file.")
+    ] = None,
+    token: Annotated[
+        str, typer.Option(envvar="SIGSTORE_ID_TOKEN", help="Sign with a CI job's identity at sigstore instead.")
+    ] = "",
+) -> None:
+    """Sign a model bundle, so that whoever loads it can tell who made it."""
+    from serving import signing
+
+    with _clear_errors():
+        if key is None and not token:
+            raise SluicewayError("Nothing to sign with: give --key, or name a key file with SLUICEWAY_SIGNING_KEY.")
+        path = signing.sign(bundle, key) if key is not None else signing.sign_keyless(bundle, token)
+    typer.echo(f"wrote {path}")
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A model bundle: the folder that holds bundle.json.")],
+    key: Annotated[
+        Path | None, typer.Option(envvar="SLUICEWAY_VERIFY_KEY", help="Public elliptic-curve key, a PEM file.")
+    ] = None,
+    identity: Annotated[str, typer.Option(help="Who signed at sigstore, such as a workflow's address.")] = "",
+    issuer: Annotated[str, typer.Option(help="Who vouches for that identity.")] = "",
+) -> None:
+    """Check a model bundle: every file is there as it was written, nothing more, and the signature where one is asked.
+
+    Exits with 1 when something is wrong.
+    """
+    from serving import bundle as bundles
+    from serving import signing
+
+    with _clear_errors():
+        manifest = bundles.verify(bundle)
+        if key is not None:
+            signing.check(bundle, key)
+        elif identity:
+            signing.check_keyless(bundle, identity, issuer)
+    signed = f"signed by {key or identity}" if key or identity else "signature not checked: no key named"
+    typer.echo(
+        f"{bundle}: {manifest.framework} model {manifest.recipe_digest[:12]}, {len(manifest.files)} files, {signed}"
+    )
+
+
+@app.command()
 def demo(
     requests: Annotated[int, typer.Option(min=100, help="Least number of client requests during act 2.")] = 2000,
 ) -> None:

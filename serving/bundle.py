@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from components.errors import BadBundle
 from components.features import schema as features
 from components.features.schema import FeatureSchema
-from serving import inputs
+from serving import inputs, signing
 from serving.inputs import Column, Columns
-from serving.schema import ARCHITECTURE_FILE, FILE, NATIVE_FILES, ONNX_FILE, BundleManifest, FileDigest
+from serving.schema import ARCHITECTURE_FILE, FILE, NATIVE_FILES, ONNX_FILE, SIGNATURE_FILE, BundleManifest, FileDigest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ Predictions = NDArray[np.float64]
 
 
 def digest_files(folder: Path) -> dict[str, FileDigest]:
-    """Digest every file of a bundle except its manifest, by path relative to the bundle, sorted.
+    """Digest every file of a bundle except its manifest and its signature, by path relative to the bundle, sorted.
 
     Raises:
         BadBundle: the folder holds a symbolic link, or something that is neither a file nor a folder.
@@ -37,7 +37,7 @@ def digest_files(folder: Path) -> dict[str, FileDigest]:
             relative = path.relative_to(folder).as_posix()
             if path.is_symlink():
                 raise BadBundle(f"The bundle {folder} holds a symbolic link, {relative}; a bundle holds only files.")
-            if path.is_dir() or relative == FILE:
+            if path.is_dir() or relative in (FILE, SIGNATURE_FILE):
                 continue
             if not path.is_file():
                 raise BadBundle(f"The bundle {folder} holds {relative}, which is not a regular file.")
@@ -50,8 +50,10 @@ def digest_files(folder: Path) -> dict[str, FileDigest]:
 def verify(folder: Path) -> BundleManifest:
     """Check a bundle's files against its manifest: all there, none altered, none more.
 
+    Where ``SLUICEWAY_VERIFY_KEY`` names a public key, the signature is checked too; see :mod:`serving.signing`.
+
     Raises:
-        BadBundle: says which file is missing, altered or extra, or what is wrong with the manifest.
+        BadBundle: says which file is missing, altered or extra, or what is wrong with the manifest or the signature.
     """
     if not (folder / FILE).is_file() or (folder / FILE).is_symlink():
         raise BadBundle(f"{folder} is not a model bundle: it has no file {FILE}.")
@@ -70,6 +72,7 @@ def verify(folder: Path) -> BundleManifest:
         needed.add(ARCHITECTURE_FILE)
     if absent := sorted(needed - set(found)):
         raise BadBundle(f"The bundle {folder} lacks {', '.join(absent)}, which its runtime {manifest.runtime!r} needs.")
+    signing.check_if_asked(folder)
     return manifest
 
 

@@ -13,6 +13,8 @@ from components.features.schema import Task
 
 FILE = "bundle.json"
 ONNX_FILE = "model.onnx"
+SIGNATURE_FILE = "bundle.sig"
+"""Beside the manifest where the bundle is signed; it covers every other file, see ``serving.signing``."""
 
 Framework = Literal["sklearn", "torch", "tensorflow", "onnx"]
 NATIVE_FILES: dict[Framework, str] = {
@@ -48,6 +50,30 @@ class Parity(_Frozen):
     reason: str = ""
 
 
+class Export(_Frozen):
+    """Another form of the ONNX graph, and what it loses against the native model on the same rows.
+
+    Attributes:
+        file: path relative to the bundle; empty where there is none, and then ``reason`` says why.
+        bytes: its size.
+        rows: how many rows were compared; predictions differ by at most ``max_abs``, 999 in 1,000 by ``p999_abs``.
+        metric: name of the primary metric on those rows.
+        value: that metric of this form's predictions; ``change`` is what the native model's would have to gain to
+            equal it, so that a fall in ROC AUC is negative and a rise in RMSE positive.
+        reason: why there is no file.
+    """
+
+    file: str = ""
+    bytes: int = 0
+    rows: int = 0
+    max_abs: float = 0.0
+    p999_abs: float = 0.0
+    metric: str = ""
+    value: float = 0.0
+    change: float = 0.0
+    reason: str = ""
+
+
 class BundleManifest(_Frozen):
     """What ``bundle.json`` holds.
 
@@ -61,7 +87,8 @@ class BundleManifest(_Frozen):
         recipe_digest: sha256 of the recipe; two bundles of one recipe are the same model.
         origin: where it was made: git commit, run id, Python, wall seconds. Does not decide what the model is.
         parity: measured on the validation rows; None when no graph could be built.
-        files: digest and size of every other file of the bundle, by relative path.
+        exports: other forms of the graph by kind, such as ``int8``; see ``components.train.exports``.
+        files: digest and size of every other file of the bundle but its signature, by relative path.
     """
 
     version: Literal[1] = 1
@@ -74,6 +101,7 @@ class BundleManifest(_Frozen):
     recipe_digest: str
     origin: dict[str, Any] = {}
     parity: Parity | None = None
+    exports: dict[str, Export] = {}
     files: dict[str, FileDigest]
 
     @classmethod
