@@ -1,6 +1,5 @@
 """Registers a bundle that passed the gate: one run, one version per recipe, however often it is tried."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +8,9 @@ from components.errors import BadInput
 from components.evaluate.decision import FILE as DECISION_FILE
 from components.evaluate.decision import Decision
 from components.evaluate.run import bundle_digest
-from components.register import registry
+from components.register import registry, runs
 from components.register.mlflow_client import client, reaching
 from components.register.publish import FOLDER, arrived, publish
-from components.settings import settings
 from serving.schema import BundleManifest
 
 if TYPE_CHECKING:
@@ -137,33 +135,10 @@ def _ensure_model(mlflow: "MlflowClient", model_name: str) -> None:
 
 
 def _run(mlflow: "MlflowClient", model_name: str, tags: dict[str, str]) -> "Run":
-    """The run of this recipe: the one that KFP's back end made for this pipeline, one from an earlier try, or new."""
-    if given := os.environ.get("MLFLOW_RUN_ID"):
-        return mlflow.get_run(given)
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_ID") or _experiment(mlflow, model_name)
-    digest = tags[registry.RECIPE]
-    found = mlflow.search_runs(
-        [experiment], f"tags.`{registry.RECIPE}` = '{digest}'", max_results=1, order_by=["attributes.start_time ASC"]
-    )
-    return found[0] if found else mlflow.create_run(experiment, tags=tags, run_name=digest[:12])
-
-
-def _experiment(mlflow: "MlflowClient", model_name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    found = mlflow.get_experiment_by_name(model_name)
-    if found is None:
-        at = settings()
-        local = at.tracking_uri.startswith("sqlite:")
-        try:
-            return str(mlflow.create_experiment(model_name, (at.home / "mlartifacts").as_uri() if local else None))
-        except MlflowException as error:
-            found = mlflow.get_experiment_by_name(model_name)  # another run made it meanwhile
-            if found is None:
-                raise error
-    if found.lifecycle_stage == "deleted":
-        raise BadInput(f"The MLflow experiment {model_name!r} was deleted: restore it, or choose another model name.")
-    return str(found.experiment_id)
+    """The run of this recipe: the one that training or an earlier try began, KFP's for this task, or a new one."""
+    experiment, digest = runs.experiment(mlflow, model_name), tags[registry.RECIPE]
+    found = runs.tagged(mlflow, experiment, registry.RECIPE, digest) or runs.of_this_task(mlflow)
+    return found or mlflow.create_run(experiment, tags=tags, run_name=digest[:12])
 
 
 def _log(mlflow: "MlflowClient", run: "Run", manifest: BundleManifest, judged: Decision) -> None:
@@ -171,8 +146,6 @@ def _log(mlflow: "MlflowClient", run: "Run", manifest: BundleManifest, judged: D
 
     from mlflow.entities import Metric, Param, RunTag
 
-    recipe = manifest.recipe
-    chosen = {"trainer": recipe["trainer"], "seed": recipe["seed"]} | recipe["parameters"]
     now = int(time.time() * 1000)
     values: dict[str, float | None] = {}
     for name, measured in judged.metrics.items():
@@ -181,7 +154,7 @@ def _log(mlflow: "MlflowClient", run: "Run", manifest: BundleManifest, judged: D
     mlflow.log_batch(
         run.info.run_id,
         metrics=[Metric(name, value, now, 0) for name, value in values.items() if value is not None],
-        params=[Param(name, str(value)[:6000]) for name, value in chosen.items()],
+        params=[Param(name, value) for name, value in runs.parameters(manifest.recipe).items()],
         tags=[RunTag(name, value) for name, value in _tags(manifest, judged).items()],
     )
     mlflow.log_text(run.info.run_id, judged.model_dump_json(indent=2), DECISION_FILE)
