@@ -167,6 +167,15 @@ class Model:
             return np.zeros(shape)
         return self._scorer.score(inputs.model_columns(self._derive(typed), self.schema))
 
+    def predict_frame(self, frame: "pd.DataFrame") -> Predictions:
+        """Predict from the frame that :func:`model_frame` makes: the features, derived already.
+
+        Raises:
+            BadInput: a feature is missing, or holds text where a number belongs.
+        """
+        columns = model_frame(frame, self.schema)
+        return self._scorer.score({name: columns[name].to_numpy() for name in columns})
+
     def _derive(self, typed: Columns) -> Columns:
         if not self._derives:
             return typed
@@ -183,6 +192,8 @@ def _scorer(folder: Path, manifest: BundleManifest, schema: FeatureSchema) -> "_
         return _Onnx(folder / ONNX_FILE, manifest, schema)
     if manifest.framework == "sklearn":
         return _Sklearn(folder / NATIVE_FILES["sklearn"], manifest)
+    if manifest.framework == "torch":
+        return _Torch(folder, manifest, schema)
     raise BadBundle(f"{folder} holds a {manifest.framework} model, which this server cannot run natively.")
 
 
@@ -252,6 +263,19 @@ class _Sklearn:
         if not self._classes:
             return _shaped(self._model.predict(frame), 0, NATIVE_FILES["sklearn"])
         return _shaped(self._model.predict_proba(frame), self._classes, NATIVE_FILES["sklearn"])
+
+
+class _Torch:
+    """The network of a torch bundle, on the CPU."""
+
+    def __init__(self, folder: Path, manifest: BundleManifest, schema: FeatureSchema) -> None:
+        from serving.torch_model import load as load_network
+
+        self._model = load_network(folder, schema)
+        self._classes = len(manifest.classes)
+
+    def score(self, columns: Columns) -> Predictions:
+        return _shaped(self._model.predict(columns), self._classes, NATIVE_FILES["torch"])
 
 
 def _shaped(scores: Any, classes: int, file: str) -> Predictions:
