@@ -9,6 +9,7 @@ from components.train.hyperparameters import near
 
 TRAINERS = {
     "hist_gradient_boosting": "components.train.sklearn.trainers:HIST_GRADIENT_BOOSTING",
+    "keras": "components.train.keras.trainer:TRAINER",
     "linear": "components.train.sklearn.trainers:LINEAR",
 }
 
