@@ -4,8 +4,8 @@ skops refuses what it does not know, but what it knows is wide: every scikit-lea
 A bundle needs far less, so a file is checked against this list before skops reads it. There is no prefix in it: a new
 kind of model is a new line here, reviewed.
 
-The list checks types, not contents. A forged ``TreePredictor`` can still hold indices out of range and crash the
-process; the digests in ``bundle.json`` are what says that a file is the one that training wrote.
+The list checks types, not contents. A forged ``Tree`` or ``TreePredictor`` can still hold indices out of range and
+crash the process (which is why skops itself trusts no ``Tree``); the digests in ``bundle.json`` are what says that a file is the one that training wrote.
 """
 
 import json
@@ -50,20 +50,35 @@ TYPES: frozenset[str] = frozenset(
         "numpy.uint8",
         "numpy.uint32",
         "numpy.uint64",
+        "sklearn.calibration.CalibratedClassifierCV",
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
         "sklearn.compose._column_transformer.ColumnTransformer",
+        "sklearn.ensemble._forest.ExtraTreesClassifier",
+        "sklearn.ensemble._forest.ExtraTreesRegressor",
+        "sklearn.ensemble._forest.RandomForestClassifier",
+        "sklearn.ensemble._forest.RandomForestRegressor",
         "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
         "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
         "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingRegressor",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.frozen._frozen.FrozenEstimator",
         "sklearn.impute._base.MissingIndicator",
         "sklearn.impute._base.SimpleImputer",
+        "sklearn.isotonic.IsotonicRegression",
         "sklearn.linear_model._logistic.LogisticRegression",
         "sklearn.linear_model._ridge.Ridge",
         "sklearn.pipeline.Pipeline",
+        "sklearn.preprocessing._data.MinMaxScaler",
         "sklearn.preprocessing._data.StandardScaler",
         "sklearn.preprocessing._encoders.OneHotEncoder",
         "sklearn.preprocessing._encoders.OrdinalEncoder",
         "sklearn.preprocessing._label.LabelEncoder",
+        "sklearn.tree._classes.DecisionTreeClassifier",
+        "sklearn.tree._classes.DecisionTreeRegressor",
+        "sklearn.tree._classes.ExtraTreeClassifier",
+        "sklearn.tree._classes.ExtraTreeRegressor",
+        "sklearn.tree._tree.Tree",
         # Histogram gradient boosting with categorical columns checks them with partial(check_array, ...): the one
         # function on this list.
         "functools.partial",
@@ -90,6 +105,7 @@ _LOADERS = frozenset(
         "RandomStateNode",
         "SetNode",
         "SliceNode",
+        "TreeNode",
         "TupleNode",
         "TypeNode",
     }

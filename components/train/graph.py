@@ -100,11 +100,15 @@ def outputs(draft: Draft, raw: str, link: str) -> list[str]:
     if link in ("LogitLink", "HalfLogitLink"):
         last = draft.node("Sigmoid", raw)
         first = draft.node("Sub", draft.constant(np.array(1.0)), last)
-        draft.node("Concat", first, last, axis=1, output="probabilities")
-    elif link == "MultinomialLogit":
-        draft.node("Softmax", raw, axis=1, output="probabilities")
-    else:
-        raise NoGraph(f"there is no ONNX graph for the link function {link}")
+        return probabilities(draft, draft.node("Concat", first, last, axis=1))
+    if link == "MultinomialLogit":
+        return probabilities(draft, draft.node("Softmax", raw, axis=1))
+    raise NoGraph(f"there is no ONNX graph for the link function {link}")
+
+
+def probabilities(draft: Draft, shares: str) -> list[str]:
+    """The graph's outputs for probabilities ``[N, classes]``; returns their names."""
+    draft.node("Identity", shares, output="probabilities")
     draft.node("ArgMax", "probabilities", axis=1, keepdims=0, output="label")
     return ["label", "probabilities"]
 

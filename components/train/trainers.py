@@ -8,9 +8,10 @@ from components.train.contract import Trainer
 from components.train.hyperparameters import near
 
 TRAINERS = {
-    "hist_gradient_boosting": "components.train.sklearn.trainers:HIST_GRADIENT_BOOSTING",
+    "hist_gradient_boosting": "components.train.sklearn.boosting:TRAINER",
     "keras": "components.train.keras.trainer:TRAINER",
-    "linear": "components.train.sklearn.trainers:LINEAR",
+    "linear": "components.train.sklearn.linear:TRAINER",
+    "random_forest": "components.train.sklearn.forest:TRAINER",
 }
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from components.features.schema import FeatureSchema
 from components.train.contract import Flavor
-from components.train.sklearn.columns import prepared_columns
 from serving.schema import NATIVE_FILES
 
 if TYPE_CHECKING:
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REQUIREMENTS = ("scikit-learn", "skops", "numpy", "pandas", "scipy")
+ROWS_AT_ONCE = 16_384
 _FILE = NATIVE_FILES["sklearn"]
 
 
@@ -24,7 +24,7 @@ class FittedPipeline:
     """A fitted pipeline.
 
     Attributes:
-        pipeline: a scikit-learn pipeline with the steps ``prepare`` and ``model``; takes the model frame.
+        pipeline: a scikit-learn pipeline that takes the model frame.
         facts: what the fit ended with, by name, for instance ``iterations``.
     """
 
@@ -32,13 +32,27 @@ class FittedPipeline:
     facts: dict[str, float] = field(default_factory=dict)
 
     def predict(self, frame: "pd.DataFrame") -> "np.ndarray[Any, Any]":
-        """Probabilities ``(rows, classes)``, or values ``(rows,)`` of a regressor."""
+        """Probabilities ``(rows, classes)``, or values ``(rows,)`` of a regressor.
+
+        Many rows go through a forest in pieces side by side: its own threads would add trees up in any order.
+        """
         import numpy as np
 
-        return np.asarray(getattr(self.pipeline, self._method())(frame), "float64")
+        predict = getattr(self.pipeline, self._method())
+        if len(frame) <= ROWS_AT_ONCE or not self._is_forest():
+            return np.asarray(predict(frame), "float64")
+        from joblib import Parallel, delayed
+
+        pieces = [frame.iloc[first : first + ROWS_AT_ONCE] for first in range(0, len(frame), ROWS_AT_ONCE)]
+        done = Parallel(n_jobs=-1, prefer="threads")(delayed(predict)(piece) for piece in pieces)
+        return np.concatenate(done).astype("float64", copy=False)
 
     def save(self, folder: Path) -> Flavor:
-        """Write the pipeline with skops, and check that serving would load it."""
+        """Write the pipeline with skops, and check that serving would load it.
+
+        Raises:
+            BadBundle: it holds a type that is not on the list of :mod:`serving.trust`.
+        """
         import skops.io
 
         from serving.trust import check
@@ -64,17 +78,14 @@ class FittedPipeline:
 
     def edges(self) -> "dict[str, np.ndarray[Any, Any]]":
         """The thresholds of the trees by column; empty for other models."""
-        import numpy as np
+        from components.train.sklearn.edges import edges
 
-        model = self.pipeline.named_steps["model"]
-        if not hasattr(model, "_predictors"):
-            return {}
-        numeric = prepared_columns(self.pipeline, "numeric")
-        first = len(prepared_columns(self.pipeline, "categorical"))  # the estimator counts categories first
-        nodes = np.concatenate([tree.nodes for iteration in model._predictors for tree in iteration])
-        nodes = nodes[(nodes["is_leaf"] == 0) & (nodes["is_categorical"] == 0) & np.isfinite(nodes["num_threshold"])]
-        found = {n: nodes["num_threshold"][nodes["feature_idx"] == first + index] for index, n in enumerate(numeric)}
-        return {name: values for name, values in found.items() if len(values)}
+        return edges(self.pipeline)
 
     def _method(self) -> str:
         return "predict_proba" if hasattr(self.pipeline, "predict_proba") else "predict"
+
+    def _is_forest(self) -> bool:
+        from sklearn.ensemble._forest import BaseForest
+
+        return isinstance(self.pipeline.steps[-1][1], BaseForest)

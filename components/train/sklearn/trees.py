@@ -1,95 +1,201 @@
-"""scikit-learn's histogram boosted trees as the attributes of ONNX's TreeEnsemble-5 operator."""
+"""scikit-learn's trees as the attributes of ONNX's TreeEnsemble-5 operator."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+    Array = np.ndarray[Any, Any]
 
 _ADD = 1  # aggregate_function: sum over trees
 _LESS_OR_EQUAL = 0  # nodes_modes: value <= split; a missing value goes where the node's flag says
 _MEMBER = 6  # nodes_modes: value is in the node's set; the sets are one list, each ended by NaN
 
 
-def ensemble(model: Any) -> dict[str, Any]:
-    """The operator's attributes for a fitted ``HistGradientBoosting`` classifier or regressor."""
-    rows = _Rows()
+def boosted(model: Any) -> dict[str, Any]:
+    """The operator's attributes for a fitted ``HistGradientBoosting`` classifier or regressor: raw predictions."""
+    trees = Trees()
     for iteration in model._predictors:
         for target, tree in enumerate(iteration):
-            rows.add(tree, target)
-    return rows.attributes(len(model._predictors[0]))
+            nodes = tree.nodes
+            categorical = nodes["is_categorical"].astype(bool)
+            trees.add(
+                target,
+                leaf=nodes["is_leaf"].astype(bool),
+                left=nodes["left"],
+                right=nodes["right"],
+                feature=nodes["feature_idx"],
+                split=nodes["num_threshold"],
+                missing_left=nodes["missing_go_to_left"],
+                value=nodes["value"],
+                members={
+                    int(place): _members(tree.raw_left_cat_bitsets[nodes["bitset_idx"][place]])
+                    for place in categorical.nonzero()[0]
+                },
+            )
+    return trees.attributes(len(model._predictors[0]))
 
 
-class _Rows:
+def averaged(model: Any, column: int) -> dict[str, Any]:
+    """The operator's attributes for the sum over a forest's trees of one column of their leaves' values."""
+    trees = Trees()
+    for tree in model.estimators_:
+        _add(trees, tree, 0, tree.tree_.value[:, 0, column])
+    return trees.attributes(1)
+
+
+def leaves(model: Any) -> "tuple[dict[str, Any], Array]":
+    """The operator's attributes for which leaf each of a forest's trees ends in, and the leaves' values.
+
+    The operator's leaves hold one number each. Where a leaf of the forest holds several, one for each class, its number
+    is its row in the table ``(leaves, classes)``; repeating the trees for each class would make the graph as many times
+    larger.
+    """
+    import numpy as np
+
+    trees, tables = Trees(), []
+    for target, tree in enumerate(model.estimators_):
+        leaf = tree.tree_.children_left == -1
+        first = sum(map(len, tables))
+        _add(trees, tree, target, first + leaf.cumsum() - 1.0)
+        tables.append(tree.tree_.value[leaf, 0, :])
+    return trees.attributes(len(model.estimators_)), np.concatenate(tables)
+
+
+def lookup(edges: "Array") -> dict[str, Any]:
+    """The operator's attributes for how many of the ascending edges are at or below a number, found by halving."""
+    import numpy as np
+
+    trees = Trees()
+    left, right, split = [-1], [-1], [0.0]
+    value = [0.0]
+    waiting = [(0, 0, len(edges))]  # a node, and the range of answers below it
+    while waiting:
+        node, low, high = waiting.pop()
+        value[node] = float(low)
+        if low == high:
+            continue
+        middle = (low + high) // 2
+        split[node] = float(np.nextafter(edges[middle], -np.inf))  # value <= split is value < edge
+        for side, bounds in ((left, (low, middle)), (right, (middle + 1, high))):
+            side[node] = len(split)
+            waiting.append((len(split), *bounds))
+            for field, start in ((left, -1), (right, -1), (split, 0.0), (value, 0.0)):
+                field.append(start)
+    nodes = {"left": np.array(left), "right": np.array(right), "split": np.array(split), "value": np.array(value)}
+    none = np.zeros(len(split), "int64")
+    trees.add(0, leaf=nodes["left"] == -1, feature=none, missing_left=none, members={}, **nodes)
+    return trees.attributes(1)
+
+
+def _add(trees: "Trees", tree: Any, target: int, value: "Array") -> None:
+    """Add a tree of a forest."""
+    nodes = tree.tree_
+    trees.add(
+        target,
+        leaf=nodes.children_left == -1,
+        left=nodes.children_left,
+        right=nodes.children_right,
+        feature=nodes.feature,
+        split=nodes.threshold,
+        missing_left=nodes.missing_go_to_left,
+        value=value,
+        members={},
+    )
+
+
+class Trees:
     """Inner nodes and leaves of all trees, numbered apart as the operator wants them."""
 
     def __init__(self) -> None:
+        """Start without a tree."""
+        self._inner = self._leaves = 0
         self._roots: list[int] = []
-        self._modes: list[int] = []
-        self._features: list[int] = []
-        self._splits: list[float] = []
-        self._missing: list[int] = []
-        self._true: list[tuple[int, bool]] = []
-        self._false: list[tuple[int, bool]] = []
         self._members: list[float] = []
-        self._leaf_values: list[float] = []
-        self._leaf_targets: list[int] = []
+        self._nodes: dict[str, list[Array]] = {}
 
-    def add(self, tree: Any, target: int) -> None:
-        """Add one tree, whose values count for one target."""
-        nodes = tree.nodes
-        is_leaf = nodes["is_leaf"].astype(bool)
-        inner, leaves = len(self._modes), len(self._leaf_values)
-        if is_leaf[0]:
-            self._stump(float(nodes["value"][0]), target)
-            return
-        # Where each node lands: inner nodes and leaves keep their order.
-        place = (is_leaf * (is_leaf.cumsum() - 1 + leaves) + ~is_leaf * ((~is_leaf).cumsum() - 1 + inner)).tolist()
-        self._roots.append(inner)
-        for node in nodes[~is_leaf]:
-            categorical = bool(node["is_categorical"])
-            self._modes.append(_MEMBER if categorical else _LESS_OR_EQUAL)
-            self._features.append(int(node["feature_idx"]))
-            self._splits.append(0.0 if categorical else float(node["num_threshold"]))
-            self._missing.append(int(node["missing_go_to_left"]))
-            self._true.append((place[node["left"]], bool(is_leaf[node["left"]])))
-            self._false.append((place[node["right"]], bool(is_leaf[node["right"]])))
-            if categorical:
-                self._members += [*_members(tree.raw_left_cat_bitsets[node["bitset_idx"]]), float("nan")]
-        self._leaf_values += nodes["value"][is_leaf].tolist()
-        self._leaf_targets += [target] * int(is_leaf.sum())
+    def add(
+        self,
+        target: int,
+        *,
+        leaf: "Array",
+        left: "Array",
+        right: "Array",
+        feature: "Array",
+        split: "Array",
+        missing_left: "Array",
+        value: "Array",
+        members: Mapping[int, list[float]],
+    ) -> None:
+        """Add one tree, whose values count for one target.
 
-    def _stump(self, value: float, target: int) -> None:
-        """A tree of one leaf: a node both of whose branches end in it."""
-        self._roots.append(len(self._modes))
-        self._modes.append(_LESS_OR_EQUAL)
-        self._features.append(0)
-        self._splits.append(0.0)
-        self._missing.append(0)
-        self._true.append((len(self._leaf_values), True))
-        self._false.append((len(self._leaf_values), True))
-        self._leaf_values.append(value)
-        self._leaf_targets.append(target)
+        Args:
+            target: the output's column.
+            leaf: whether a node is a leaf, ``(nodes,)`` as the other arrays; the first node is the root.
+            left: place of the child for a value at or below ``split``; ignored at leaves, as are the next four.
+            right: place of the other child.
+            feature: which input column is compared.
+            split: what it is compared with.
+            missing_left: whether a missing value goes to the left.
+            value: what a leaf adds to the target; ignored at inner nodes.
+            members: the set of a node that asks for membership instead, by the node's place.
+        """
+        import numpy as np
+
+        if leaf[0]:  # a tree of one leaf: a node both of whose branches end in it
+            leaf, value = np.array([False, True]), value[[0, 0]]
+            left = right = np.array([1, 1])
+            feature = missing_left = np.zeros(2, "int64")
+            split, members = np.zeros(2), {}
+        inner = ~leaf
+        place = np.where(leaf, leaf.cumsum() - 1 + self._leaves, inner.cumsum() - 1 + self._inner)
+        modes = np.full(len(leaf), _LESS_OR_EQUAL)
+        modes[list(members)] = _MEMBER
+        self._roots.append(self._inner)
+        self._members += [number for node in sorted(members) for number in (*members[node], float("nan"))]
+        for name, values in {
+            "modes": modes[inner],
+            "features": feature[inner],
+            "splits": np.where(modes == _MEMBER, 0.0, split)[inner],
+            "missing": missing_left[inner],
+            "true": place[left[inner]],
+            "true_leaf": leaf[left[inner]],
+            "false": place[right[inner]],
+            "false_leaf": leaf[right[inner]],
+            "values": value[leaf],
+            "targets": np.full(int(leaf.sum()), target),
+        }.items():
+            self._nodes.setdefault(name, []).append(values)
+        self._inner += int(inner.sum())
+        self._leaves += int(leaf.sum())
 
     def attributes(self, targets: int) -> dict[str, Any]:
         """The operator's attributes for the trees added so far."""
         import numpy as np
         from onnx import numpy_helper
 
+        nodes = {name: np.concatenate(parts) for name, parts in self._nodes.items()}
+
+        def integers(name: str) -> list[int]:
+            listed: list[int] = nodes[name].astype("int64").tolist()
+            return listed
+
         attributes = {
             "aggregate_function": _ADD,
             "n_targets": targets,
             "post_transform": 0,
             "tree_roots": self._roots,
-            "nodes_modes": numpy_helper.from_array(np.array(self._modes, "uint8"), "modes"),
-            "nodes_featureids": self._features,
-            "nodes_splits": numpy_helper.from_array(np.array(self._splits, "float64"), "splits"),
-            "nodes_missing_value_tracks_true": self._missing,
-            "nodes_truenodeids": [place for place, _ in self._true],
-            "nodes_trueleafs": [int(leaf) for _, leaf in self._true],
-            "nodes_falsenodeids": [place for place, _ in self._false],
-            "nodes_falseleafs": [int(leaf) for _, leaf in self._false],
-            "leaf_targetids": self._leaf_targets,
-            "leaf_weights": numpy_helper.from_array(np.array(self._leaf_values, "float64"), "values"),
+            "nodes_modes": numpy_helper.from_array(nodes["modes"].astype("uint8"), "modes"),
+            "nodes_featureids": integers("features"),
+            "nodes_splits": numpy_helper.from_array(nodes["splits"].astype("float64"), "splits"),
+            "nodes_missing_value_tracks_true": integers("missing"),
+            "nodes_truenodeids": integers("true"),
+            "nodes_trueleafs": integers("true_leaf"),
+            "nodes_falsenodeids": integers("false"),
+            "nodes_falseleafs": integers("false_leaf"),
+            "leaf_targetids": integers("targets"),
+            "leaf_weights": numpy_helper.from_array(nodes["values"].astype("float64"), "values"),
         }
         if self._members:
             values = np.array(self._members, "float64")
@@ -97,5 +203,5 @@ class _Rows:
         return attributes
 
 
-def _members(bitset: "np.ndarray[Any, Any]") -> list[float]:
+def _members(bitset: "Array") -> list[float]:
     return [float(code) for code in range(256) if (int(bitset[code // 32]) >> (code % 32)) & 1]
