@@ -58,8 +58,8 @@ class Export(_Frozen):
         bytes: its size.
         rows: how many rows were compared; predictions differ by at most ``max_abs``, 999 in 1,000 by ``p999_abs``.
         metric: name of the primary metric on those rows.
-        value: that metric of this form's predictions; ``change`` is what the native model's would have to gain to
-            equal it, so that a fall in ROC AUC is negative and a rise in RMSE positive.
+        value: that metric of this form's predictions; None where it is not defined, as an AUC of one class.
+        change: ``value`` less the native model's: a fall in ROC AUC is negative, a rise in RMSE positive.
         reason: why there is no file.
     """
 
@@ -69,8 +69,8 @@ class Export(_Frozen):
     max_abs: float = 0.0
     p999_abs: float = 0.0
     metric: str = ""
-    value: float = 0.0
-    change: float = 0.0
+    value: float | None = None
+    change: float | None = None
     reason: str = ""
 
 

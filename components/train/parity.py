@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 
 PROBES = 500
 UNSEEN = "\N{REPLACEMENT CHARACTER} unseen"
+EXTREME = (0.0, -0.0, 1e-300, -1e-300, 1e30, -1e30, 3.4028235e38, -3.4028235e38, 1e39, -1e39)
+"""Too small, large, and too large for float32."""
+ROWS_AT_ONCE = 8_192
 
 
 def probes(inputs: "pd.DataFrame", schema: "FeatureSchema", fitted: "Fitted", seed: int) -> "pd.DataFrame":
     """Real rows, changed where graphs go wrong.
 
-    Missing numbers, unseen and missing categories, values beyond the range seen, and the doubles just at, below and
-    above tree thresholds.
+    Missing numbers, unseen and missing categories, values beyond the range seen, and the doubles and float32 numbers
+    just at, below and above tree thresholds. One row in five has one extreme number: more would lead every row down
+    the same outermost branches.
 
     Args:
         inputs: model frame to start from, ``(rows, features)``, not empty.
@@ -36,6 +40,8 @@ def probes(inputs: "pd.DataFrame", schema: "FeatureSchema", fitted: "Fitted", se
     random = np.random.default_rng(seed)
     frame = inputs.iloc[random.integers(len(inputs), size=PROBES)].reset_index(drop=True)
     thresholds = fitted.edges()
+    numeric = [feature.name for feature in schema.features if feature.kind == "numeric"]
+    extreme = random.integers(5 * max(len(numeric), 1), size=PROBES)  # which column of a row, if any
     for feature in schema.features:
         changed = random.random(PROBES)
         column = frame[feature.name].to_numpy(copy=True)
@@ -50,6 +56,8 @@ def probes(inputs: "pd.DataFrame", schema: "FeatureSchema", fitted: "Fitted", se
             edges = thresholds.get(feature.name)
             if edges is not None:
                 column[near] = _neighbours(edges, int(near.sum()), random)
+            outermost = extreme == numeric.index(feature.name)
+            column[outermost] = random.choice(EXTREME, size=int(outermost.sum()))
         frame[feature.name] = column
     return frame
 
@@ -76,9 +84,9 @@ def compare(
     if schema.task == "regression":
         tolerance *= max(1.0, float(np.abs(wanted).mean()))
     try:
-        given = _onnx_predictions(graph, frame, schema)
+        given = onnx_predictions(graph.SerializeToString(), frame, schema)
     except RuntimeError as error:
-        return not_measured(tolerance, f"onnxruntime could not run the graph: {' '.join(str(error).split())}")
+        return not_measured(tolerance, f"onnxruntime could not run the graph: {error}")
     difference = np.abs(given - wanted)
     finite = difference[np.isfinite(difference)]
     largest = float(finite.max(initial=0.0))
@@ -102,18 +110,48 @@ def not_measured(tolerance: float, reason: str) -> Parity:
     return Parity(rows=0, max_abs=0.0, p999_abs=0.0, tolerance=tolerance, holds=False, reason=reason)
 
 
-def _onnx_predictions(graph: "onnx.ModelProto", frame: "pd.DataFrame", schema: "FeatureSchema") -> Any:
+def onnx_predictions(
+    model: bytes | str, frame: "pd.DataFrame", schema: "FeatureSchema", at_once: int = 0
+) -> "np.ndarray[Any, Any]":
+    """Run a graph on rows of the model frame.
+
+    Args:
+        model: the graph, or the path of its file.
+        frame: ``(rows, features)``, not empty.
+        schema: the task and the kinds of the columns.
+        at_once: rows per call; 0 for all in one.
+
+    Returns:
+        float64 probabilities ``(rows, classes)``, or values ``(rows,)``.
+
+    Raises:
+        RuntimeError: onnxruntime cannot load or run it.
+    """
     import numpy as np
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feed = {feature.name: frame[feature.name].to_numpy().reshape(-1, 1) for feature in schema.features}
-    used = {given.name for given in session.get_inputs()}
-    *_, scores = session.run(None, {name: values for name, values in feed.items() if name in used})
-    scores = np.asarray(scores, "float64")
-    return scores.reshape(-1) if schema.task == "regression" else scores
+    size = at_once or len(frame)
+    parts = []
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        used = {given.name for given in session.get_inputs()}
+        feed = {f.name: frame[f.name].to_numpy().reshape(-1, 1) for f in schema.features if f.name in used}
+        for start in range(0, len(frame), size):
+            *_, scores = session.run(None, {name: values[start : start + size] for name, values in feed.items()})
+            parts.append(np.asarray(scores, "float64"))
+    except onnxruntime_errors() as error:
+        raise RuntimeError(" ".join(str(error).split())) from error
+    together = np.concatenate(parts)
+    return together.reshape(-1) if schema.task == "regression" else together
+
+
+def onnxruntime_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises: a dozen classes that have no base in common but Exception."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
 
 
 def _neighbours(edges: "np.ndarray[Any, Any]", count: int, random: "np.random.Generator") -> "np.ndarray[Any, Any]":
