@@ -1,38 +1,41 @@
 """Trains a model from a feature set and writes its bundle."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from components.errors import BadInput
 from components.evaluate.metrics import PRIMARY, measure
-from components.features.schema import FILE as FEATURES_FILE
 from components.features.schema import FeatureSchema
-from components.files import whole_folder
 from components.settings import settings
-from components.train import mlmodel
 from components.train.checkpoints import StoredCheckpoints
-from components.train.contract import Data, DeviceWish, Fitted, NoGraph, Run
+from components.train.contract import Data, DeviceWish, Fitted, Listener, NoGraph, Run, Trainer
+from components.train.event_file import EventFile
+from components.train.exports import check_kinds
 from components.train.feature_set import Split
 from components.train.history import History
 from components.train.hyperparameters import checked
 from components.train.parity import compare, not_measured, probes
-from components.train.recipe import digest, origin, recipe
+from components.train.recipe import digest, recipe
 from components.train.report import report
+from components.train.search import Found, Sought
+from components.train.search import search as look
+from components.train.space import plan
 from components.train.threads import suited_to, wait_without_spinning
+from components.train.tracking import tracked
 from components.train.trainers import find
-from serving.schema import FILE, ONNX_FILE, BundleManifest, Framework, Parity
+from components.train.trials import TrialRuns
+from components.train.write import Made, write
+from serving.schema import BundleManifest, Framework, Parity
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx
-    import pandas as pd
 
-EXAMPLE_ROWS = 3
 TOLERANCE: dict[Framework, float] = {"sklearn": 1e-6, "torch": 1e-5, "tensorflow": 1e-5, "onnx": 1e-5}
-BINS = 20
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,17 @@ class Trained:
         manifest: the manifest that was written.
         metrics: by name, ``train_`` and ``valid_`` in front; and the fit's own facts.
         history: what the fit reported per epoch.
+        trials: what each trial of a search reached, in order.
     """
 
     manifest: BundleManifest
     metrics: dict[str, float]
     history: History = field(default_factory=History)
+    trials: tuple[float, ...] = ()
 
     def page(self) -> str:
         """The training as an HTML page."""
-        return report(self.manifest, self.metrics, self.history)
+        return report(self.manifest, self.metrics, self.history, self.trials)
 
     def metadata(self) -> dict[str, Any]:
         """What the KFP UI shows of the model artifact."""
@@ -86,7 +91,11 @@ def train(
     seed: int = 0,
     parity_tolerance: float | None = None,
     device: str = "auto",
+    search: dict[str, Any] | None = None,
     checkpoint_uri: str = "",
+    exports: Sequence[str] = (),
+    logs: Path | None = None,
+    model_name: str = "",
     say: Callable[[str], None] = lambda _message: None,
 ) -> Trained:
     """Fit on the train split, measure on train and valid, and write the bundle whole.
@@ -102,7 +111,12 @@ def train(
         parity_tolerance: largest difference between ONNX and native predictions that counts as the same; None goes by
             the framework's arithmetic: 1e-6 for doubles, 1e-5 for the float32 of networks.
         device: ``auto`` takes a GPU where there is one, ``gpu`` fails without one, ``cpu`` takes none.
+        search: budget and space of a search (:class:`components.train.space.SearchPlan`), whose best trial is trained;
+            empty searches nothing.
         checkpoint_uri: folder or fsspec URI for the state of this training; empty takes one under SLUICEWAY_STORE.
+        exports: other forms of the graph to write; see :mod:`components.train.exports`.
+        logs: folder for TensorBoard's events; None writes none.
+        model_name: names the MLflow experiment that epochs and trials are logged to; without it they are not.
         say: told what a person who watches wants to know.
 
     Raises:
@@ -113,24 +127,70 @@ def train(
     began = time.monotonic()
     wait_without_spinning()
     _check_seed(seed)
+    check_kinds(exports)
     data, maker = Data.read(features), find(trainer)
-    parameters = checked(trainer, maker, data.schema, hyperparameters or {})
-    tolerance = TOLERANCE[maker.framework] if parity_tolerance is None else parity_tolerance
-    identity = recipe(data.schema, trainer, maker.framework, parameters, seed, tolerance)
-    history = History()
-    kept = _checkpoints(checkpoint_uri, digest(identity))
-    run = Run(seed, _device(device), kept, listeners=(history,), say=say)
+    chosen, run = hyperparameters or {}, Run(seed, _device(device), say=say)
     with run.interrupt.listening():
-        fitted = maker.fit(data, parameters, run)
+        found = _searched(data, trainer, maker, chosen, search, run, model_name) if search else None
+        parameters = found.parameters if found else checked(trainer, maker, data.schema, chosen)
+        tolerance = TOLERANCE[maker.framework] if parity_tolerance is None else parity_tolerance
+        identity = recipe(data.schema, trainer, maker.framework, parameters, seed, tolerance)
+        run = replace(run, checkpoints=_checkpoints(checkpoint_uri, digest(identity)))
+        history = History()
+        with _epoch_log(model_name, maker, identity, found, say) as log, _event_file(logs) as events:
+            fitted = maker.fit(data, parameters, replace(run, listeners=(history, *log, *events)))
     made, metrics = _measured(data, maker.framework, fitted, identity, tolerance)
-    manifest = _write(bundle, made, began)
+    made = replace(made, origin={"search": found.facts()} if found else {}, exports=tuple(exports))
+    manifest = write(bundle, made, began)
     run.checkpoints.clear()
-    return Trained(manifest, {**metrics, **fitted.facts}, history)
+    for file in events if history.epochs else ():
+        file.finish(parameters, metrics)
+    return Trained(manifest, {**metrics, **fitted.facts}, history, tuple(found.values()) if found else ())
+
+
+def _searched(
+    data: Data,
+    name: str,
+    maker: Trainer,
+    chosen: dict[str, Any],
+    budget: dict[str, Any],
+    run: Run,
+    model_name: str,
+) -> Found:
+    """The best trial; those that other workers or a killed attempt have done are not done again."""
+    sought = Sought(data, name, maker, chosen, plan(budget, name, maker, data.schema.task, chosen))
+    found = look(sought, run, TrialRuns(model_name or "sluiceway", sought.key(run.seed), run.say, required=False))
+    run.say(found.fact())
+    return found
+
+
+@contextmanager
+def _epoch_log(
+    model_name: str, maker: Trainer, identity: dict[str, Any], found: Found | None, say: Callable[[str], None]
+) -> Iterator[tuple[Listener, ...]]:
+    """MLflow as a listener of trainers whose epochs take a while; importing it costs more than scikit-learn's fits."""
+    if not model_name or maker.framework == "sklearn":
+        yield ()
+        return
+    with tracked(model_name, identity, digest(identity), say, found.run_id if found else "") as log:
+        yield (log,)
+
+
+@contextmanager
+def _event_file(logs: Path | None) -> Iterator[tuple[EventFile, ...]]:
+    if logs is None:
+        yield ()
+        return
+    file = EventFile(logs)
+    try:
+        yield (file,)
+    finally:
+        file.close()
 
 
 def _measured(
     data: Data, framework: Framework, fitted: Fitted, identity: dict[str, Any], tolerance: float
-) -> "tuple[_Made, dict[str, float]]":
+) -> tuple[Made, dict[str, float]]:
     """Metrics on train and valid, and what goes into the bundle."""
     schema, splits = data.schema, {"train": data.sample("train"), "valid": data.sample("valid")}
     with suited_to(splits["train"].inputs.size):
@@ -141,31 +201,17 @@ def _measured(
         for name, split in splits.items()
         for key, value in measure(schema.task, split.target, scores[name]).items()
     }
-    made = _Made(
+    made = Made(
         schema=schema,
         framework=framework,
         fitted=fitted,
-        example=splits["train"].inputs.head(EXAMPLE_ROWS),
-        bins=prediction_bins(schema.task, scores["valid"]),
+        valid=splits["valid"],
+        scores=scores["valid"],
         recipe=identity,
         graph=graph,
         parity=parity,
     )
     return made, metrics
-
-
-@dataclass(frozen=True)
-class _Made:
-    """What goes into the bundle."""
-
-    schema: FeatureSchema
-    framework: Framework
-    fitted: Fitted
-    example: "pd.DataFrame"
-    bins: tuple[float, ...]
-    recipe: dict[str, Any]
-    graph: "onnx.ModelProto | None"
-    parity: Parity
 
 
 def _check_seed(seed: int) -> None:
@@ -201,41 +247,3 @@ def _graph(
     rows = pd.concat([valid.inputs, made_up], ignore_index=True)
     measured = compare(graph, rows, wanted, schema, tolerance)
     return (graph if measured.holds else None), measured
-
-
-def _write(bundle: Path, made: _Made, began: float) -> BundleManifest:
-    from serving.bundle import digest_files
-
-    schema, identity = made.schema, digest(made.recipe)
-    with whole_folder(bundle) as folder:
-        flavor = made.fitted.save(folder)
-        if made.graph is not None:
-            (folder / ONNX_FILE).write_bytes(made.graph.SerializeToString(deterministic=True))
-        (folder / FEATURES_FILE).write_text(schema.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        mlmodel.write(folder, schema, made.example, flavor, identity)
-        manifest = BundleManifest(
-            framework=made.framework,
-            task=schema.task,
-            classes=schema.classes,
-            runtime="native" if made.graph is None else "onnx",
-            prediction_bins=made.bins,
-            recipe=made.recipe,
-            recipe_digest=identity,
-            origin=origin(time.monotonic() - began),
-            parity=made.parity,
-            files=digest_files(folder),
-        )
-        (folder / FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return manifest
-
-
-def prediction_bins(task: str, scores: "np.ndarray[Any, Any]") -> tuple[float, ...]:
-    """Edges for counting live predictions: twenty equal ones of probability, or quantiles of values on valid."""
-    import numpy as np
-
-    if task == "multiclass":
-        return ()
-    if task == "binary":
-        return tuple(index / BINS for index in range(BINS + 1))
-    edges = np.unique(np.quantile(scores, np.linspace(0, 1, BINS + 1)))
-    return tuple(map(float, edges)) if len(edges) > 1 else ()
