@@ -174,7 +174,7 @@ class Model:
             BadInput: a feature is missing, or holds text where a number belongs.
         """
         columns = model_frame(frame, self.schema)
-        return self._scorer.score({name: columns[name].to_numpy() for name in columns})
+        return self._scorer.score({str(name): columns[name].to_numpy() for name in columns})
 
     def _derive(self, typed: Columns) -> Columns:
         if not self._derives:
@@ -194,6 +194,8 @@ def _scorer(folder: Path, manifest: BundleManifest, schema: FeatureSchema) -> "_
         return _Sklearn(folder / NATIVE_FILES["sklearn"], manifest)
     if manifest.framework == "torch":
         return _Torch(folder, manifest, schema)
+    if manifest.framework == "tensorflow":
+        return _Keras(folder / NATIVE_FILES["tensorflow"], manifest, schema)
     raise BadBundle(f"{folder} holds a {manifest.framework} model, which this server cannot run natively.")
 
 
@@ -276,6 +278,21 @@ class _Torch:
 
     def score(self, columns: Columns) -> Predictions:
         return _shaped(self._model.predict(columns), self._classes, NATIVE_FILES["torch"])
+
+
+class _Keras:
+    """The Keras model of a TensorFlow bundle."""
+
+    def __init__(self, path: Path, manifest: BundleManifest, schema: FeatureSchema) -> None:
+        from serving.keras_model import load as load_model
+
+        self._model = load_model(path, schema)
+        self._features = [feature.name for feature in schema.features]
+        self._classes = len(manifest.classes)
+
+    def score(self, columns: Columns) -> Predictions:
+        scores = self._model.predict([columns[name] for name in self._features])
+        return _shaped(scores, self._classes, NATIVE_FILES["tensorflow"])
 
 
 def _shaped(scores: Any, classes: int, file: str) -> Predictions:

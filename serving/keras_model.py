@@ -220,7 +220,7 @@ def _refused_node(node: dict[str, Any]) -> Iterator[str]:
 
 def _check_weights(path: Path, data: bytes) -> None:
     """Only plain arrays that lie in the file: HDF5 can point at other files, and unpack to any size."""
-    import h5py
+    import h5py  # type: ignore[import-untyped]  # it ships no type hints
 
     def look(group: Any) -> None:
         for name in group:

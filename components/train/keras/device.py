@@ -51,7 +51,7 @@ class Device:
         names: TensorFlow's names of the devices, such as ``GPU:0``; more than one train together.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         room: bytes that the table may take on each of them.
-        sentence: what is said of it.
+        sentence: the beginning of what is said of it.
     """
 
     names: tuple[str, ...]
@@ -106,7 +106,7 @@ def decide(wish: DeviceWish, precision: str, found: Found) -> Device:
         asked = "" if wish == "cpu" else f": {_why_none(found)}"
         chosen = "fp32" if precision == "auto" else precision
         sentence = (
-            f"Training on the CPU ({found.processor}, {found.memory / 1e9:.1f} GB of memory free) in {chosen}{asked}."
+            f"Training on the CPU ({found.processor}, {found.memory / 1e9:.1f} GB of memory free) in {chosen}{asked};"
         )
         return Device(("CPU:0",), chosen, int(found.memory * _SHARE), sentence)
     least = min(gpu.capability for gpu in found.gpus)
@@ -114,7 +114,7 @@ def decide(wish: DeviceWish, precision: str, found: Found) -> Device:
     memory = min(gpu.memory for gpu in found.gpus)
     count = f"{len(found.gpus)} GPUs, " if len(found.gpus) > 1 else ""
     size = f" with {memory / 1e9:.1f} GB of memory" if memory else ""
-    sentence = f"Training on {count}{found.gpus[0].name}{size} in {chosen}."
+    sentence = f"Training on {count}{found.gpus[0].name}{size} in {chosen};"
     names = tuple(f"GPU:{index}" for index in range(len(found.gpus)))
     return Device(names, chosen, int(memory * _SHARE), sentence)
 

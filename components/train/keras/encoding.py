@@ -78,18 +78,42 @@ class Numbers:
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """The categories of a column.
+
+    Attributes:
+        words: in the order of their codes, from 1; the most frequent first.
+        counts: of each in the train split.
+        others: rows of the train split with a category that is not among them.
+    """
+
+    words: tuple[str, ...]
+    counts: tuple[int, ...]
+    others: int = 0
+
+    @classmethod
+    def fit(cls, column: "pd.Series[str]") -> "Vocabulary":
+        """The most frequent categories of a column; those of one frequency by name."""
+        found = column.value_counts().items()
+        ranked = sorted(((str(word), int(count)) for word, count in found), key=lambda pair: (-pair[1], pair[0]))
+        kept = ranked[:MOST_CATEGORIES]
+        counts = tuple(count for _, count in kept)
+        return cls(tuple(word for word, _ in kept), counts, len(column) - sum(counts))
+
+
+@dataclass(frozen=True)
 class Encoding:
     """How the columns are encoded.
 
     Attributes:
         numbers: the numeric columns.
-        vocabularies: by categorical column, its categories in the order of their codes, from 1.
+        vocabularies: by categorical column.
         centre: of the target, 0 for classification.
         scale: of the target, 1 for classification.
     """
 
     numbers: Numbers
-    vocabularies: dict[str, tuple[str, ...]]
+    vocabularies: dict[str, Vocabulary]
     centre: float = 0.0
     scale: float = 1.0
 
@@ -103,7 +127,7 @@ class Encoding:
         frame = split.inputs
         numeric = [feature.name for feature in schema.features if feature.kind == "numeric"]
         texts = [feature.name for feature in schema.features if feature.kind == "categorical"]
-        made = cls(_fit_numbers(frame[numeric]), {name: _vocabulary(frame[name]) for name in texts})
+        made = cls(_fit_numbers(frame[numeric]), {name: Vocabulary.fit(frame[name]) for name in texts})
         if not made.numbers.inputs and not texts:
             raise BadInput("No feature has two values in the train split: there is nothing to learn from.")
         if schema.task != "regression":
@@ -115,15 +139,15 @@ class Encoding:
     def offsets(self) -> tuple[int, ...]:
         """By categorical column, the first of its codes in the one embedding table of all of them."""
         firsts, total = [], 0
-        for words in self.vocabularies.values():
+        for vocabulary in self.vocabularies.values():
             firsts.append(total)
-            total += len(words) + 1
+            total += len(vocabulary.words) + 1
         return tuple(firsts)
 
     @property
     def size(self) -> int:
         """Rows of the embedding table."""
-        return sum(len(words) + 1 for words in self.vocabularies.values())
+        return sum(len(vocabulary.words) + 1 for vocabulary in self.vocabularies.values())
 
     def encode(self, split: Split, codes: "np.ndarray[Any, Any] | None" = None) -> Table:
         """Encode rows of the model frame with their target; the codes may be known already."""
@@ -141,8 +165,9 @@ class Encoding:
         import pandas as pd
 
         codes = np.empty((len(frame), len(self.vocabularies)), "int32")
-        for index, (name, words) in enumerate(self.vocabularies.items()):
-            codes[:, index] = pd.Index(words, dtype=object).get_indexer(frame[name]) + 1 + self.offsets[index]
+        for index, (name, vocabulary) in enumerate(self.vocabularies.items()):
+            found = pd.Index(vocabulary.words, dtype=object).get_indexer(pd.Index(frame[name]))
+            codes[:, index] = found + 1 + self.offsets[index]
         return codes
 
     def _standardised(self, frame: "pd.DataFrame") -> "np.ndarray[Any, Any]":
@@ -151,13 +176,7 @@ class Encoding:
         numbers = self.numbers
         values = frame[list(numbers.names)].to_numpy("float64")
         with np.errstate(over="ignore"):
-            return ((values - numbers.centre) / numbers.scale).astype("float32")
-
-
-def _vocabulary(column: "pd.Series[str]") -> tuple[str, ...]:
-    counts = column.value_counts()
-    ranked = sorted(zip(counts.index, counts, strict=True), key=lambda pair: (-pair[1], pair[0]))
-    return tuple(str(word) for word, _ in ranked[:MOST_CATEGORIES])
+            return np.asarray((values - numbers.centre) / numbers.scale, "float32")
 
 
 def _fit_numbers(frame: "pd.DataFrame") -> Numbers:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -15,27 +14,11 @@ from components.features.schema import Task
 from components.train.keras.device import Device
 from components.train.keras.encoding import Encoding, Table
 from components.train.keras.network import Shape, network, used
+from components.train.keras.settings import Settings
 
 Arrays = dict[str, NDArray[Any]]
 HeldSteps = Callable[[NDArray[np.int64], int, NDArray[np.float64]], NDArray[np.float64]]
 """Takes a step per batch of the rows; the last may be smaller."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What is learnt.
-
-    Attributes:
-        task: decides the loss: cross-entropy, or the squared error of the standardised target.
-        learning_rate: at the start.
-        weight_decay: of AdamW, on the kernels and embeddings.
-        class_weights: float32 ``(classes,)``; None where all count the same.
-    """
-
-    task: Task
-    learning_rate: float
-    weight_decay: float
-    class_weights: NDArray[np.float32] | None = None
 
 
 class Learner:
@@ -45,17 +28,36 @@ class Learner:
     nothing. Every function takes and gives the totals ``[sum of weighted losses, sum of weights]``.
     """
 
-    def __init__(self, encoding: Encoding, shape: Shape, goal: Goal, device: Device, seed: int) -> None:
-        """Make the variables on the device; the functions are traced when they are first called."""
-        self._encoding, self._goal, self._device = encoding, goal, device
+    def __init__(
+        self,
+        encoding: Encoding,
+        shape: Shape,
+        task: Task,
+        settings: Settings,
+        device: Device,
+        seed: int,
+        class_weights: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Make the variables on the device; the functions are traced when they are first called.
+
+        Args:
+            encoding: of the columns.
+            shape: of the network.
+            task: decides the loss: cross-entropy, or the squared error of the standardised target.
+            settings: of the optimiser.
+            device: to train on.
+            seed: of the weights it starts from, and of what is dropped.
+            class_weights: float32 ``(classes,)``; None where all count the same.
+        """
+        self._encoding, self._task, self._device, self._class_weights = encoding, task, device, class_weights
         with device.placed() as self._strategy, self._strategy.scope():
             self.core = network(encoding, shape, seed, device.policy)
-            self._inner = keras.optimizers.AdamW(goal.learning_rate, weight_decay=goal.weight_decay)
+            self._inner = keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay)
             self._inner.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
             scaled = device.precision == "fp16"
             self._optimizer = keras.optimizers.LossScaleOptimizer(self._inner) if scaled else self._inner
             self._optimizer.build(self.core.trainable_variables)
-        kind = tf.float32 if goal.task == "regression" else tf.int32
+        kind = tf.float32 if task == "regression" else tf.int32
         self.columns = (
             tf.TensorSpec((None, len(encoding.vocabularies)), tf.int32),
             tf.TensorSpec((None, len(encoding.numbers.names)), tf.float32),
@@ -101,10 +103,6 @@ class Learner:
                 totals += np.asarray(self._measure(*table.part(slice(start, start + at_once)).arrays()))
         return float(totals[0] / totals[1])
 
-    def rate(self, value: float) -> None:
-        """Set the learning rate."""
-        self._inner.learning_rate = value
-
     def weights(self) -> list[NDArray[Any]]:
         """The weights of the network, copied."""
         return [np.array(keras.ops.convert_to_numpy(variable)) for variable in self.core.weights]
@@ -149,7 +147,7 @@ class Learner:
             def step(held: Any, part: tf.Tensor = part, size: tf.Tensor = size) -> tf.Tensor:
                 mine = self._share(size)
                 taken = part[mine[0] : mine[1]]
-                return self._step(*(tf.gather(column, taken) for column in held), size=size)
+                return self._step(tuple(tf.gather(column, taken) for column in held), size)
 
             totals += self._strategy.reduce("SUM", self._strategy.run(step, (held,)), axis=None)
         return totals
@@ -161,7 +159,7 @@ class Learner:
 
             def step(columns: Any, size: tf.Tensor = size) -> tf.Tensor:
                 mine = self._share(size)
-                return self._step(*(column[mine[0] : mine[1]] for column in columns), size=size)
+                return self._step(tuple(column[mine[0] : mine[1]] for column in columns), size)
 
             totals += self._strategy.reduce("SUM", self._strategy.run(step, (columns,)), axis=None)
         return totals
@@ -172,7 +170,8 @@ class Learner:
         index, count = context.replica_id_in_sync_group, context.num_replicas_in_sync
         return size * index // count, size * (index + 1) // count
 
-    def _step(self, codes: tf.Tensor, numbers: tf.Tensor, target: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    def _step(self, columns: tuple[tf.Tensor, ...], size: tf.Tensor) -> tf.Tensor:
+        codes, numbers, target = columns
         with tf.GradientTape() as tape:
             logits = self.core(used(self._encoding, codes, numbers), training=True)
             losses, weights = self._losses(logits, target)
@@ -202,16 +201,16 @@ class Learner:
 
     def _losses(self, logits: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss and the weight of each row, float32 ``(n,)``."""
-        if self._goal.task == "regression":
+        if self._task == "regression":
             return tf.square(logits[:, 0] - target), tf.ones_like(target)
-        if self._goal.task == "binary":
+        if self._task == "binary":
             truth = tf.cast(target, tf.float32)
             losses = tf.nn.sigmoid_cross_entropy_with_logits(truth, logits[:, 0])
         else:
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(target, logits)
-        if self._goal.class_weights is None:
+        if self._class_weights is None:
             return losses, tf.ones_like(losses)
-        return losses, tf.gather(tf.constant(self._goal.class_weights), target)
+        return losses, tf.gather(tf.constant(self._class_weights), target)
 
 
 def _totals(losses: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

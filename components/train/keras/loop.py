@@ -15,25 +15,13 @@ from components.train.contract import Run
 from components.train.interrupt import Interrupted
 from components.train.keras.encoding import Table
 from components.train.keras.learner import Learner
+from components.train.keras.settings import Settings
 from components.train.keras.sources import Source
 
 _CALL_SECONDS = 0.5  # steps that run in one call are as many as take about this long: an interrupt waits no longer
 _SAVING_SHARE = 0.1  # of the time, at most, that goes into checkpoints
 _SAVED_WITHIN = 60.0  # seconds, in the middle of an epoch
 _AHEAD = 4  # batches' worth of rows that are measured at once: without gradients they take no more memory
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long: at most so many epochs, stopped after so many (``patience``) without a lower valid loss."""
-
-    learning_rate: float
-    epochs: int
-    patience: int
-
-    def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 1."""
-        return self.learning_rate
 
 
 @dataclass
@@ -62,19 +50,19 @@ class Progress:
 class Loop:
     """A training from its first epoch, or its last checkpoint, to its best weights."""
 
-    def __init__(self, learner: Learner, source: Source, valid: Table, plan: Plan, run: Run, batch: int) -> None:
+    def __init__(self, learner: Learner, source: Source, valid: Table, settings: Settings, run: Run) -> None:
         """Nothing is trained yet.
 
         Args:
             learner: the network.
             source: the rows to learn from.
             valid: the rows that decide when to stop.
-            plan: how long.
+            settings: how long, and how many rows per step to begin with.
             run: whom to tell, and where to save.
-            batch: rows per step, to begin with.
         """
-        self._learner, self._source, self._valid, self._plan, self._run = learner, source, valid, plan, run
-        self.progress = Progress(batch)
+        self._learner, self._source, self._valid, self._run = learner, source, valid, run
+        self._settings = settings
+        self.progress = Progress(settings.batch(source.rows))
         self._best: list[NDArray[Any]] = learner.weights()
         self._steps = 1
         self._saved_at, self._saving = -math.inf, 0.0
@@ -91,7 +79,7 @@ class Loop:
             Interrupted: SIGTERM came; the state is saved.
         """
         self._resume()
-        while self.progress.epoch < self._plan.epochs and not self._stale():
+        while self.progress.epoch < self._settings.epochs and not self._stale():
             try:
                 self._epoch()
             except tf.errors.ResourceExhaustedError as error:
@@ -99,12 +87,11 @@ class Loop:
         return self._best
 
     def _stale(self) -> bool:
-        return self.progress.epoch - self.progress.best_epoch >= self._plan.patience and self.progress.epoch > 0
+        return self.progress.epoch - self.progress.best_epoch >= self._settings.patience and self.progress.epoch > 0
 
     def _epoch(self) -> None:
         now = self.progress
-        number, rate = now.epoch + 1, self._plan.rate(now.epoch + 1)
-        self._learner.rate(rate)
+        number, rate = now.epoch + 1, self._settings.learning_rate
         totals = np.array(now.totals)
         epoch = self._source.epoch(self._learner, number, now.done, now.batch)
         while now.done < self._source.rows:
@@ -135,7 +122,7 @@ class Loop:
         if self._run.interrupt:
             self._save()
             raise Interrupted(
-                f"Training was told to stop in epoch {number}: its state is saved, and the same call goes on from there."
+                f"Training was told to stop in epoch {number}: its state is saved, and the same call goes on."
             )
         if time.monotonic() - self._saved_at >= max(_SAVED_WITHIN, self._saving / _SAVING_SHARE):
             self._save()
@@ -178,7 +165,7 @@ class Loop:
         now = self.progress
         self._run.say(f"Going on from the checkpoint: {now.epoch} epochs and {now.done:,} rows of the next are done.")
         for number, metrics in enumerate(now.history, 1):
-            self._run.epoch(number, metrics, self._plan.rate(number))
+            self._run.epoch(number, metrics, self._settings.learning_rate)
 
     def _go_back(self, state: State) -> None:
         self._learner.restore(dict(state.arrays))

@@ -9,7 +9,7 @@ needs no code of ours.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from keras import layers, ops
 
 from components.features.schema import FeatureSchema
 from components.train.keras.encoding import Encoding
+from components.train.keras.settings import Settings
 
 EMBEDDING = 8
 EPSILON = 1e-5
@@ -35,10 +36,10 @@ class Shape:
     outputs: int
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Any], schema: FeatureSchema) -> "Shape":
-        """From the hyperparameters: one output for two classes and for values, else one per class."""
+    def of(cls, settings: Settings, schema: FeatureSchema) -> "Shape":
+        """One output for two classes and for values, else one per class."""
         outputs = len(schema.classes) if schema.task == "multiclass" else 1
-        return cls(int(parameters["width"]), int(parameters["blocks"]), float(parameters["dropout"]), outputs)
+        return cls(settings.width, settings.blocks, settings.dropout, outputs)
 
 
 def network(encoding: Encoding, shape: Shape, seed: int, policy: str = "float32") -> keras.Model:
@@ -87,6 +88,19 @@ def whole(core: keras.Model, encoding: Encoding, schema: FeatureSchema) -> keras
     return keras.Model(given, _ending(logits, encoding, schema), name="sluiceway")
 
 
+def settle_unseen(core: keras.Model, encoding: Encoding) -> None:
+    """Make an unseen category the average one, in columns where no row of the train split had one to learn from."""
+    if not encoding.vocabularies:
+        return
+    layer = core.get_layer("categories")
+    (table,) = layer.get_weights()
+    for vocabulary, first in zip(encoding.vocabularies.values(), encoding.offsets, strict=True):
+        if not vocabulary.others:
+            seen = table[first + 1 : first + 1 + len(vocabulary.words)]
+            table[first] = np.average(seen, axis=0, weights=vocabulary.counts)
+    layer.set_weights([table])
+
+
 def input_names(schema: FeatureSchema) -> list[str]:
     """The features' names where Keras takes all of them, else numbered; the order is the schema's either way."""
     names = [feature.name for feature in schema.features]
@@ -124,10 +138,9 @@ def _dense(name: str, units: int, seed: int, policy: str, activation: str = "lin
 def _looked_up(encoding: Encoding, by_column: dict[str, Any]) -> Any:
     """The codes ``(n, columns)``; a dot in a layer's name keeps it apart from a column's."""
     looked = []
-    for index, (column, words) in enumerate(encoding.vocabularies.items()):
-        lookup = layers.StringLookup(
-            vocabulary=list(words), oov_token=_unused(words), dtype="int64", name=f"codes.{index}"
-        )
+    for index, (column, vocabulary) in enumerate(encoding.vocabularies.items()):
+        words = list(vocabulary.words)
+        lookup = layers.StringLookup(vocabulary=words, oov_token=_unused(words), dtype="int64", name=f"codes.{index}")
         looked.append(lookup(by_column[column]))
     if not looked:
         return None
@@ -155,11 +168,11 @@ def _ending(logits: Any, encoding: Encoding, schema: FeatureSchema) -> Any:
     return ops.concatenate([ops.subtract(np.array([1.0]), last), last], axis=1)
 
 
-def _unused(words: tuple[str, ...]) -> str:
-    token = "[unseen]"
-    while token in words:
-        token += "]"
-    return token
+def _unused(words: list[str]) -> str:
+    name = "[unseen]"
+    while name in words:
+        name += "]"
+    return name
 
 
 def _seeds(seed: int) -> Iterator[int]:

@@ -38,6 +38,10 @@ class Source(Protocol):
     """Where the rows are."""
 
     @property
+    def how(self) -> str:
+        """What is said of it."""
+
+    @property
     def rows(self) -> int:
         """How many there are."""
 
@@ -47,6 +51,8 @@ class Source(Protocol):
 
 class Held:
     """The whole table on the device; batches are gathered there."""
+
+    how = "the table held on the device"
 
     def __init__(self, table: Table, seed: int) -> None:
         """The table moves to the device with the first pass."""
@@ -86,6 +92,7 @@ class Streamed:
     encoding: Encoding
     seed: int
     pool_rows: int = POOL_ROWS
+    how: str = "streamed from Parquet: the table does not fit on the device"
 
     @cached_property
     def _file(self) -> "pq.ParquetFile":
@@ -183,17 +190,19 @@ def encode(table: "pa.Table", schema: FeatureSchema, encoding: Encoding) -> Tabl
         table.select([feature.name for feature in others]).to_pandas(),
         schema.model_copy(update={"features": tuple(others)}),
     )
-    for index, (name, words) in enumerate(encoding.vocabularies.items()):
+    for index, (name, vocabulary) in enumerate(encoding.vocabularies.items()):
         column = table.column(name)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            found = pc.index_in(pc.fill_null(column, ""), pa.array(words, column.type))
+            found = pc.index_in(pc.fill_null(column, ""), pa.array(vocabulary.words, column.type))
             codes[:, index] = pc.add(pc.fill_null(found, -1), 1 + encoding.offsets[index]).to_numpy()
             continue
         one = tuple(feature for feature in schema.features if feature.name == name)
         text = model_frame(table.select([name]).to_pandas(), schema.model_copy(update={"features": one}))
-        codes[:, index] = pd.Index(words, dtype=object).get_indexer(text[name]) + 1 + encoding.offsets[index]
+        codes[:, index] = (
+            pd.Index(vocabulary.words, dtype=object).get_indexer(pd.Index(text[name])) + 1 + encoding.offsets[index]
+        )
     target = table.column(schema.target).to_pandas().to_numpy(dtype="float64", na_value=float("nan"))
     return encoding.encode(Split(numbers, check_target(target, schema, "train")), codes)
 
