@@ -5,7 +5,8 @@ A bundle needs far less, so a file is checked against this list before skops rea
 kind of model is a new line here, reviewed.
 
 The list checks types, not contents. A forged ``Tree`` or ``TreePredictor`` can still hold indices out of range and
-crash the process (which is why skops itself trusts no ``Tree``); the digests in ``bundle.json`` are what says that a file is the one that training wrote.
+crash the process (which is why skops itself trusts no ``Tree``); the digests in ``bundle.json`` are what says that a
+file is the one that training wrote.
 """
 
 import json
@@ -90,6 +91,8 @@ TYPES: frozenset[str] = frozenset(
     }
 )
 
+_MOST_UNPACKED = 100  # models shrink five to twenty times; deflate could 1,000 times
+
 _LOADERS = frozenset(
     {
         "DTypeNode",
@@ -135,6 +138,9 @@ def check(path: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > _MOST_UNPACKED * path.stat().st_size:
+                raise BadBundle(f"{path} unpacks to {unpacked:,} bytes, far more than any model of its size.")
             state = json.loads(archive.read("schema.json"))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise BadBundle(f"{path} is not a skops file: {error}.") from error

@@ -36,6 +36,7 @@ def calibrated(fitted: FittedPipeline, data: Data, method: str, run: Run) -> Fit
         BadInput: a class has no row in the valid split.
     """
     import numpy as np
+    from sklearn.base import clone
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator
     from sklearn.pipeline import Pipeline
@@ -57,7 +58,7 @@ def calibrated(fitted: FittedPipeline, data: Data, method: str, run: Run) -> Fit
     everything = np.arange(len(valid.target))
     outer = CalibratedClassifierCV(FrozenEstimator(model), method=method, cv=[(everything, everything)], ensemble=False)
     outer.fit(inputs, valid.target)
-    outer.set_params(cv=None)
+    outer.set_params(cv=None, estimator=clone(model))  # skops would write a fitted one a second time
     if method == "isotonic":
         _steady(outer, model, inputs, valid.target)
     return FittedPipeline(Pipeline([*steps, (name, outer)]), fitted.facts)

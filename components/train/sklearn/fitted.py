@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZIP_DEFLATED
 
 from components.features.schema import FeatureSchema
 from components.train.contract import Flavor
@@ -58,7 +59,7 @@ class FittedPipeline:
         from serving.trust import check
 
         path = folder / _FILE
-        skops.io.dump(self.pipeline, path)
+        skops.io.dump(self.pipeline, path, compression=ZIP_DEFLATED, compresslevel=1)
         check(path)
         entry = {
             "code": None,

@@ -73,7 +73,7 @@ def matrix(draft: Draft, parts: Sequence[Part]) -> Numbers:
 def _columns(draft: Draft, transformer: Any, kinds: dict[str, str]) -> list[Part]:
     parts: list[Part] = []
     for _, fitted, columns in transformer.transformers_:
-        if isinstance(fitted, str) and fitted == "drop" or len(columns) == 0:
+        if (isinstance(fitted, str) and fitted == "drop") or len(columns) == 0:
             continue
         unknown = [name for name in columns if name not in kinds]
         if unknown:
