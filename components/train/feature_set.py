@@ -90,7 +90,7 @@ def read_split(folder: Path, name: str, schema: FeatureSchema, at_most: int = 0)
     target = table[schema.target].to_numpy(dtype="float64", na_value=float("nan"))
     split = Split(model_frame(table, schema), check_target(target, schema, name))
     if name == "train":
-        _check_classes(schema, split)
+        check_classes(schema, split.target)
     return split
 
 
@@ -120,12 +120,21 @@ def read_schema(folder: Path) -> FeatureSchema:
         raise BadInput(f"features.json in {folder} is not valid: {error}".replace("\n", " ")) from error
 
 
-def _check_classes(schema: FeatureSchema, train: Split) -> None:
+def check_classes(schema: FeatureSchema, target: "np.ndarray[Any, Any]") -> None:
+    """Every class must have a row to learn from.
+
+    Args:
+        schema: task and classes.
+        target: of the train split; class indices ``(rows,)``.
+
+    Raises:
+        BadInput: names the classes without one.
+    """
     import numpy as np
 
     if schema.task == "regression":
         return
-    counts = np.bincount(train.target, minlength=len(schema.classes))
+    counts = np.bincount(target, minlength=len(schema.classes))
     absent = [schema.classes[index] for index in np.flatnonzero(counts == 0)]
     if absent:
         raise BadInput(

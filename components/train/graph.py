@@ -9,6 +9,7 @@ The graph has one input of shape ``[N, 1]`` per feature, named as the column: do
 ``[N, 1]``) for regression.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from components.features.schema import FeatureSchema
@@ -45,8 +46,8 @@ class Draft:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], domain=domain, **attributes))
         return output
 
-    def encode(self, column: str, codes: dict[str, float], unknown: float) -> str:
-        """A text column ``[N, 1]`` as doubles, by category."""
+    def encode(self, column: str, codes: Mapping[str, float], unknown: float, kind: str = "float64") -> str:
+        """A text column ``[N, 1]`` as doubles, or numbers of another kind, by category."""
         import numpy as np
         from onnx import numpy_helper
 
@@ -55,8 +56,8 @@ class Draft:
             column,
             domain="ai.onnx.ml",
             keys_strings=list(codes),
-            values_tensor=numpy_helper.from_array(np.array(list(codes.values()), "float64"), "values"),
-            default_tensor=numpy_helper.from_array(np.array([unknown], "float64"), "default"),
+            values_tensor=numpy_helper.from_array(np.array(list(codes.values()), kind), "values"),
+            default_tensor=numpy_helper.from_array(np.array([unknown], kind), "default"),
         )
 
     def finish(self, outputs: list[str], schema: FeatureSchema) -> "onnx.ModelProto":

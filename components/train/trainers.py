@@ -12,6 +12,7 @@ TRAINERS = {
     "keras": "components.train.keras.trainer:TRAINER",
     "linear": "components.train.sklearn.linear:TRAINER",
     "random_forest": "components.train.sklearn.forest:TRAINER",
+    "torch": "components.train.torch.trainer:TRAINER",
 }
 
 
