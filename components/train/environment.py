@@ -18,6 +18,7 @@ PACKAGES_FILE = "environment.txt"
 """In the bundle: every package that was installed, as ``requirements.txt`` names the few that loading needs."""
 PRICE = "SLUICEWAY_PRICE_PER_HOUR"
 RAPL = Path("/sys/class/powercap")
+CGROUP = Path("/sys/fs/cgroup/cpu.max")
 DISTRIBUTIONS: dict[Framework, str] = {
     "sklearn": "scikit-learn",
     "torch": "torch",
@@ -46,7 +47,7 @@ def machine(framework: Framework, device: str) -> dict[str, Any]:
         "framework": f"{DISTRIBUTIONS[framework]} {version(DISTRIBUTIONS[framework])}",
         "device": device or "cpu",
         "cpu": _cpu_model(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": _cpus(CGROUP),
     }
 
 
@@ -77,11 +78,10 @@ class Meter:
     def spent(self) -> dict[str, Any]:
         """What it took so far."""
         seconds = time.monotonic() - self._began
-        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         spent: dict[str, Any] = {
             "seconds": round(seconds, 3),
             "cpu_seconds": round(_cpu_seconds() - self._cpu, 3),
-            "peak_memory_mb": round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1),
+            "peak_memory_mb": round(_peak_memory() / 1e6, 1),
         }
         now = self._joules()
         same = {name: value - self._energy[name] for name, value in now.items() if name in self._energy}
@@ -113,6 +113,21 @@ def _cpu_seconds() -> float:
     return used.user + used.system + used.children_user + used.children_system
 
 
+def _peak_memory() -> int:
+    """Bytes that this process held at most, or one that it started and waited for.
+
+    ``getrusage`` counts for a process what the one held that started it; the kernel's own mark does not.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        own = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), own)
+    except OSError:
+        pass
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit)
+
+
 def _cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -120,6 +135,16 @@ def _cpu_model() -> str:
         return platform.processor()
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
+
+
+def _cpus(limit: Path) -> float:
+    """How many processors this process may use: of a pod its limit, which may be a part of one."""
+    allowed = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    try:
+        quota, period = limit.read_text().split()
+        return allowed if quota == "max" else min(allowed, int(quota) / int(period))
+    except (OSError, ValueError):
+        return allowed
 
 
 def _rapl_joules(folder: Path) -> dict[str, float]:
