@@ -15,15 +15,20 @@ class Interrupted(SluicewayError):
 
 
 class Interrupt:
-    """Whether SIGTERM has come. A trainer asks after each batch, saves a checkpoint and raises Interrupted."""
+    """Whether SIGTERM has come. A trainer asks after each batch, saves a checkpoint and raises Interrupted.
+
+    A fit that has never asked, such as that of a library, is left at once: it would run on until it is killed.
+    """
 
     def __init__(self) -> None:
         """Nothing has come yet."""
-        self._asked = threading.Event()
+        self._came = threading.Event()
+        self._is_watched = False
 
     def __bool__(self) -> bool:
         """Whether it is time to stop."""
-        return self._asked.is_set()
+        self._is_watched = True
+        return self._came.is_set()
 
     @contextmanager
     def listening(self) -> Iterator["Interrupt"]:
@@ -31,8 +36,16 @@ class Interrupt:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
+        before = signal.signal(signal.SIGTERM, self._hear)
         try:
             yield self
         finally:
             signal.signal(signal.SIGTERM, before)
+
+    def _hear(self, *_: object) -> None:
+        self._came.set()
+        if not self._is_watched:
+            raise Interrupted(
+                "Training was told to stop before it had anything to save: run again to go on from the last "
+                "checkpoint, where there is one, or from the start."
+            )

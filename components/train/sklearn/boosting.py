@@ -88,8 +88,8 @@ def _weights(model: Any, train: "np.ndarray[Any, Any]", valid: "np.ndarray[Any, 
 
     if getattr(model, "class_weight", None) is None:
         return None
-    by_class: np.ndarray[Any, Any] = compute_class_weight(model.class_weight, classes=np.unique(train), y=train)
-    return by_class[valid]
+    by_class = compute_class_weight(model.class_weight, classes=np.unique(train), y=train)
+    return np.asarray(by_class[valid])
 
 
 def _report(model: Any, run: Run) -> None:

@@ -1,6 +1,6 @@
 """What a pipeline's preparation makes of raw columns, as nodes of an ONNX graph."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ def matrix(draft: Draft, parts: Sequence[Part]) -> Numbers:
     return Numbers(concatenated(draft, [part.emit(draft) for part in parts]), sum(part.width for part in parts))
 
 
-def _columns(draft: Draft, transformer: Any, kinds: dict[str, str]) -> list[Part]:
+def _columns(draft: Draft, transformer: Any, kinds: Mapping[str, str]) -> list[Part]:
     parts: list[Part] = []
     for _, fitted, columns in transformer.transformers_:
         if (isinstance(fitted, str) and fitted == "drop") or len(columns) == 0:
@@ -150,7 +150,7 @@ def _ordinal(encoder: Any, columns: list[str]) -> list[Codes]:
     if encoder.handle_unknown != "use_encoded_value":
         raise NoGraph("there is no ONNX graph for an OrdinalEncoder that refuses unknown categories")
     rows = max(map(len, encoder.categories_))
-    table = np.empty((rows, len(columns)), dtype=object)
+    table: Any = np.empty((rows, len(columns)), dtype=object)
     for index, values in enumerate(encoder.categories_):
         table[:, index] = [*values, *[values[0]] * (rows - len(values))]
     if hasattr(encoder, "feature_names_in_"):

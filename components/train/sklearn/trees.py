@@ -54,10 +54,11 @@ def leaves(model: Any) -> "tuple[dict[str, Any], Array]":
     """
     import numpy as np
 
-    trees, tables = Trees(), []
+    trees = Trees()
+    tables: list[Array] = []
     for target, tree in enumerate(model.estimators_):
         leaf = tree.tree_.children_left == -1
-        first = sum(map(len, tables))
+        first = sum(len(table) for table in tables)
         _add(trees, tree, target, first + leaf.cumsum() - 1.0)
         tables.append(tree.tree_.value[leaf, 0, :])
     return trees.attributes(len(model.estimators_)), np.concatenate(tables)
@@ -68,8 +69,7 @@ def lookup(edges: "Array") -> dict[str, Any]:
     import numpy as np
 
     trees = Trees()
-    left, right, split = [-1], [-1], [0.0]
-    value = [0.0]
+    left, right, split, value = [-1], [-1], [0.0], [0.0]
     waiting = [(0, 0, len(edges))]  # a node, and the range of answers below it
     while waiting:
         node, low, high = waiting.pop()
@@ -78,14 +78,25 @@ def lookup(edges: "Array") -> dict[str, Any]:
             continue
         middle = (low + high) // 2
         split[node] = float(np.nextafter(edges[middle], -np.inf))  # value <= split is value < edge
-        for side, bounds in ((left, (low, middle)), (right, (middle + 1, high))):
-            side[node] = len(split)
-            waiting.append((len(split), *bounds))
-            for field, start in ((left, -1), (right, -1), (split, 0.0), (value, 0.0)):
-                field.append(start)
-    nodes = {"left": np.array(left), "right": np.array(right), "split": np.array(split), "value": np.array(value)}
+        left[node], right[node] = len(split), len(split) + 1
+        waiting += [(left[node], low, middle), (right[node], middle + 1, high)]
+        left += [-1, -1]
+        right += [-1, -1]
+        split += [0.0, 0.0]
+        value += [0.0, 0.0]
+    children = np.array(left)
     none = np.zeros(len(split), "int64")
-    trees.add(0, leaf=nodes["left"] == -1, feature=none, missing_left=none, members={}, **nodes)
+    trees.add(
+        0,
+        leaf=children == -1,
+        left=children,
+        right=np.array(right),
+        feature=none,
+        split=np.array(split),
+        missing_left=none,
+        value=np.array(value),
+        members={},
+    )
     return trees.attributes(1)
 
 
