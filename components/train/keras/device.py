@@ -79,7 +79,7 @@ class Device:
 def choose(wish: DeviceWish, precision: str) -> Device:
     """Look at the machine, choose, and set TensorFlow up for it.
 
-    GPU memory is taken as it is needed. TF32 is used unless full precision is asked for; predictions never use it.
+    GPU memory is taken as it is needed. What runs in one process twice gives the same bits, on a GPU too.
 
     Raises:
         BadInput: a GPU is required and there is none that TensorFlow can use; says why.
@@ -178,7 +178,6 @@ def _driver() -> tuple[str, list[int]]:
 
 def _set_up(tf: Any, device: Device) -> None:
     tf.config.experimental.enable_op_determinism()
-    tf.config.experimental.enable_tensor_float_32_execution(device.precision != "fp32")
     try:
         if device.names[0].startswith("CPU"):
             tf.config.set_visible_devices([], "GPU")

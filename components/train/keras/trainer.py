@@ -23,7 +23,7 @@ class KerasTrainer:
     framework: Framework = "tensorflow"
 
     def parameters(self, task: Task) -> dict[str, Any]:
-        """Every hyperparameter with its default; :class:`~components.train.keras.settings.Settings` says what it does."""
+        """Every hyperparameter with its default; :class:`components.train.keras.settings.Settings` says more."""
         return Settings().model_dump(exclude={"class_weight"} if task == "regression" else None)
 
     def space(self, task: Task) -> dict[str, dict[str, Any]]:
