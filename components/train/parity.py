@@ -143,8 +143,10 @@ def onnx_predictions(
     parts = []
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        used = {given.name for given in session.get_inputs()}
-        feed = {f.name: frame[f.name].to_numpy().reshape(-1, 1) for f in schema.features if f.name in used}
+        types = {"tensor(float)": "float32", "tensor(double)": "float64"}  # as serving feeds it
+        used = {given.name: types.get(given.type, "object") for given in session.get_inputs()}
+        columns = {f.name: frame[f.name].to_numpy() for f in schema.features if f.name in used}
+        feed = {name: values.astype(used[name], copy=False).reshape(-1, 1) for name, values in columns.items()}
         for start in range(0, len(frame), size):
             *_, scores = session.run(None, {name: values[start : start + size] for name, values in feed.items()})
             parts.append(np.asarray(scores, "float64"))

@@ -29,6 +29,11 @@ def recipe(
     parity_tolerance: float,
 ) -> dict[str, Any]:
     """Everything that decides what the model is; two trainings of one recipe make the same model."""
+    versions = {name: _version(name) for name in ("sluiceway", *_LIBRARIES[framework])}
+    if ":" in trainer:
+        from components.train.own import source_digest
+
+        versions["code"] = source_digest(trainer)
     return {
         "data_version": schema.data_version,
         "features_digest": digest(schema.model_dump(mode="json")),
@@ -36,7 +41,7 @@ def recipe(
         "parameters": {name: _plain(value) for name, value in sorted(parameters.items())},
         "seed": seed,
         "parity_tolerance": parity_tolerance,
-        "versions": {name: _version(name) for name in ("sluiceway", *_LIBRARIES[framework])},
+        "versions": versions,
     }
 
 

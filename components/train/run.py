@@ -196,6 +196,11 @@ def _measured(
     with suited_to(splits["train"].inputs.size):
         scores = {name: fitted.predict(split.inputs) for name, split in splits.items()}
         graph, parity = _graph(fitted, splits["valid"], scores["valid"], schema, (tolerance, identity["seed"]))
+    if framework == "onnx" and graph is None:
+        raise BadInput(
+            f"The ONNX graph that {identity['trainer']} returned is not the model it was made of: {parity.reason}, more "
+            f"than parity_tolerance allows ({parity.tolerance:g}); mend the graph, or clip what its float32 cannot hold."
+        )
     metrics = {
         f"{name}_{key}": value
         for name, split in splits.items()

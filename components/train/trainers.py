@@ -22,6 +22,10 @@ def find(name: str) -> Trainer:
     Raises:
         BadInput: there is none; the message lists the names, near matches first.
     """
+    if ":" in name:
+        from components.train.own import load
+
+        return load(name)
     if name not in TRAINERS:
         raise BadInput(f"There is no trainer {name!r}{near(name, list(TRAINERS))}.")
     module, _, attribute = TRAINERS[name].partition(":")
