@@ -148,7 +148,7 @@ def check(path: Path) -> None:
     if refused:
         raise BadBundle(
             f"{path} holds types that a model bundle may not hold: {', '.join(refused)}. "
-            "Only models made by this suite's trainers are served."
+            "It holds the types that serving/trust.py lists; a model of others can be an ONNX graph."
         )
 
 

@@ -51,8 +51,8 @@ class Onnx:
         model: the graph: one input of shape ``[N, 1]`` per feature, named as the column, double (or float) or string;
             its last output is probabilities ``[N, classes]`` behind a label, or a value ``[N, 1]``.
         predict: what the graph was made of, to compare it with: predictions of a model frame, probabilities
-            ``(rows, classes)`` or values ``(rows,)``. A graph that predicts anything else is refused. Without it nothing
-            is compared.
+            ``(rows, classes)`` or values ``(rows,)``. A graph that predicts anything else is refused. Without it
+            nothing is compared.
         facts: what the fit ended with, by name.
     """
 
@@ -93,7 +93,7 @@ class Own:
         """Call the function, and check what it returns.
 
         Raises:
-            BadInput: a value does not fit its argument's type, or the function returned what cannot be a bundle's model.
+            BadInput: a value does not fit its argument's type, or what was returned cannot be a bundle's model.
         """
         from components.train.own_fitted import fitted
 
@@ -134,13 +134,12 @@ def trainer(
 
     def mark(function: Callable[..., Any]) -> Own:
         own = Own(function, framework, dict(space or {}))
-        first, second, *others = [*inspect.signature(function).parameters.values(), None, None]
-        rest = [parameter for parameter in others if parameter is not None]
-        positional = [given for given in (first, second) if given and given.kind is given.POSITIONAL_OR_KEYWORD]
-        if len(positional) < 2 or any(p.kind is not p.KEYWORD_ONLY or p.default is p.empty for p in rest):
+        given = list(inspect.signature(function).parameters.values())
+        is_called_so = len(given) >= 2 and all(one.kind is one.POSITIONAL_OR_KEYWORD for one in given[:2])
+        if not is_called_so or any(one.kind is not one.KEYWORD_ONLY or one.default is one.empty for one in given[2:]):
             raise BadInput(
-                f"The trainer {own.name} must take (data, run, *, …), each of its own arguments after the star and with "
-                "a default: those are its hyperparameters."
+                f"The trainer {own.name} must take (data, run, *, …), with each argument of its own after the star and "
+                "with a default: those are its hyperparameters."
             )
         return own
 
@@ -183,7 +182,9 @@ def _imported(name: str, path: str) -> Any:
                 f"There is no module {missing!r} here for the trainer {name}: on this machine put its folder on "
                 "PYTHONPATH; on a cluster set train_image to an image that holds it."
             ) from error
-        raise BadInput(f"The trainer {name} cannot be imported: {error}; its image must hold what it imports.") from error
+        raise BadInput(
+            f"The trainer {name} cannot be imported: {error}; its image must hold what it imports."
+        ) from error
 
 
 def source_digest(name: str) -> str:

@@ -75,8 +75,8 @@ def _check_classes(pipeline: Any, own: Own, schema: FeatureSchema) -> None:
         raise BadInput(f"The trainer {own.name} returned a {kind}, which has no probabilities (predict_proba).")
     if list(pipeline.classes_) != list(range(len(schema.classes))):
         raise BadInput(
-            f"The model of the trainer {own.name} knows the classes {list(pipeline.classes_)[:5]}; fit it on data.train.target, "
-            "whose classes are counted from 0."
+            f"The model of the trainer {own.name} knows the classes {list(pipeline.classes_)[:5]}; fit it on "
+            "data.train.target, whose classes are counted from 0."
         )
 
 

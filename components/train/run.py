@@ -198,8 +198,8 @@ def _measured(
         graph, parity = _graph(fitted, splits["valid"], scores["valid"], schema, (tolerance, identity["seed"]))
     if framework == "onnx" and graph is None:
         raise BadInput(
-            f"The ONNX graph that {identity['trainer']} returned is not the model it was made of: {parity.reason}, more "
-            f"than parity_tolerance allows ({parity.tolerance:g}); mend the graph, or clip what its float32 cannot hold."
+            f"The ONNX graph of {identity['trainer']} is not the model it was made of: {parity.reason}, where "
+            f"parity_tolerance allows {parity.tolerance:g}; mend the graph, or clip what float32 cannot hold."
         )
     metrics = {
         f"{name}_{key}": value

@@ -98,6 +98,10 @@ def _exported(network: Any, example: Any) -> Any:
     import onnx
     import torch
 
-    file = io.BytesIO()
-    torch.onnx.export(network, (example,), file, dynamo=False, opset_version=18, dynamic_axes={"input": {0: "N"}}, input_names=["input"])
+    file: Any = io.BytesIO()
+    any_rows = {"inputs": {0: "N"}}
+    # The exporter of old needs no further package.
+    torch.onnx.export(
+        network, (example,), file, dynamo=False, opset_version=18, input_names=["inputs"], dynamic_axes=any_rows
+    )
     return onnx.load_from_string(file.getvalue())
