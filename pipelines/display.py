@@ -46,6 +46,8 @@ class Progress:
         if self._console.is_terminal:
             return
         for step in record.steps.values():
+            if step.state is State.RUNNING:  # perhaps once more
+                self._said.discard(step.name)
             if step.state in _ENDED and step.name not in self._said:
                 self._said.add(step.name)
                 self._console.print(

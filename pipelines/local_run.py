@@ -5,12 +5,14 @@ process group and ends the group when its parent dies, however that dies: no ste
 """
 
 import argparse
+import contextlib
 import ctypes
 import json
 import logging
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 
@@ -29,6 +31,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)  # KFP says on the root logger which steps it kept from an earlier run
     from kfp import components, local
 
+    _merge_artifacts_of_branches()
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(options.root),
@@ -37,6 +40,32 @@ def main() -> None:
     )
     pipeline = components.load_component_from_file(str(options.package))
     pipeline(**json.loads(options.parameters.read_text(encoding="utf-8")))
+
+
+def _merge_artifacts_of_branches() -> None:
+    """Let the local runner do what KFP's back end does: ``dsl.OneOf`` takes the artifact of the branch that ran.
+
+    KFP 2.17's local runner merges the parameters of branches so, and refuses their artifacts.
+    """
+    from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils
+
+    def merged(_cls: type, *, dag_outputs_spec: Any, io_store: Any) -> dict[str, Any]:
+        return {
+            name: _from_the_branch_that_ran(list(spec.artifact_selectors), io_store)
+            for name, spec in dag_outputs_spec.artifacts.items()
+        }
+
+    OrchestratorUtils.get_dag_output_artifacts = classmethod(merged)
+
+
+def _from_the_branch_that_ran(selectors: list[Any], io_store: Any) -> Any:
+    made = []
+    for selector in selectors:
+        with contextlib.suppress(ValueError):  # KFP's word for a task that did not run
+            made.append(io_store.get_task_output(selector.producer_subtask, selector.output_artifact_key))
+    if len(made) != 1:
+        raise RuntimeError(f"{len(made)} of {len(selectors)} branches made an artifact that one of them must make.")
+    return made[0]
 
 
 def _end_with(parent: int) -> None:

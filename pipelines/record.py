@@ -1,6 +1,7 @@
 """What is known of a run: its steps, their facts and their outputs."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -89,6 +90,11 @@ class RunRecord:
         return next((step for step in self.steps.values() if step.state is State.FAILED), None)
 
 
+def component(task: str) -> str:
+    """The component of a task; KFP numbers the tasks of a component that stands in several branches."""
+    return re.sub(r"-\d+$", "", task)
+
+
 def read_outputs(record: RunRecord, cache: Path, cache_keys: dict[str, str]) -> None:
     """Fill in every step's outputs from what KFP's local runner left on disk.
 
@@ -98,7 +104,7 @@ def read_outputs(record: RunRecord, cache: Path, cache_keys: dict[str, str]) -> 
         cache_keys: start of the cache key of each step that was not run again.
     """
     for path in (record.folder / "artifacts").glob("*/*/executor_output.json"):
-        step = record.steps.get(path.parent.name)
+        step = record.steps.get(component(path.parent.name))
         if step is not None:
             output = json.loads(path.read_text(encoding="utf-8"))
             step.outputs = dict(output.get("parameterValues", {}))

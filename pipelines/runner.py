@@ -129,6 +129,9 @@ def _execute(record: RunRecord, current: Settings, cache: bool, watch: Watch) ->
                 _keep(log, line)
                 if follower.line(line):
                     watch(record)
+                if follower.in_vain:
+                    _end(child)
+                    break
             code = child.wait()
         except BaseException:
             _end(child)

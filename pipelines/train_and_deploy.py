@@ -1,6 +1,6 @@
 """``train-and-deploy``: from raw data to a champion that serves. Only wiring; the work is in the components."""
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 
 from components.evaluate.component import evaluate
 from components.features.component import features
@@ -8,17 +8,8 @@ from components.ingest.component import ingest, resolve
 from components.register.component import register
 from components.rollout.component import rollout, settle
 from components.stage.component import stage
-from components.train.component import train
 from components.validate.component import validate
-
-_SETTINGS = {name: name for name in ("MLFLOW_TRACKING_URI", "SLUICEWAY_HOME", "SLUICEWAY_STORE")}
-
-
-def _with_settings(task: dsl.PipelineTask, *, cached: bool) -> dsl.PipelineTask:
-    """Give a step the cluster's settings, from a ConfigMap; on one machine it has them from its environment."""
-    task.set_caching_options(cached)
-    kubernetes.use_config_map_as_env(task, "sluiceway", _SETTINGS, optional=True)
-    return task
+from pipelines.training import trained, with_settings
 
 
 @dsl.pipeline(
@@ -39,6 +30,19 @@ def train_and_deploy(
     trainer: str = "hist_gradient_boosting",
     hyperparameters: dict = {},  # noqa: B006
     seed: int = 0,
+    parity_tolerance: float = 0.0,
+    device: str = "auto",
+    search: dict = {},  # noqa: B006
+    checkpoint_uri: str = "",
+    exports: list = [],  # noqa: B006
+    train_image: str = "",
+    nodes: int = 1,
+    accelerator_type: str = "nvidia.com/gpu",
+    accelerator_count: int = 0,
+    resources: dict = {},  # noqa: B006
+    node_selector: dict = {},  # noqa: B006
+    tolerations: list = [],  # noqa: B006
+    spot: str = "",
     primary_metric: str = "auto",
     minimum_metric: str = "auto",
     margin: float = 0.02,
@@ -69,9 +73,22 @@ def train_and_deploy(
         split_key: Column that keeps rows together in one split; empty takes the data set's identifier.
         split_seed: Another number gives another split into train, valid and test.
         max_quarantine_share: Largest share of rows that may break the data contract before the run stops.
-        trainer: "hist_gradient_boosting" or "linear".
-        hyperparameters: The estimator's own parameters, for instance {"learning_rate": 0.1, "max_iter": 300}.
+        trainer: "hist_gradient_boosting", "random_forest", "linear", "torch", "keras", or "package.module:yours".
+        hyperparameters: The trainer's own parameters, for instance {"learning_rate": 0.1, "max_iter": 300}.
         seed: Seed of everything random in training.
+        parity_tolerance: Largest difference at which ONNX is served instead of the model; 0 goes by the framework.
+        device: "auto" takes a GPU where there is one, "gpu" fails without one, "cpu" takes none.
+        search: Hyperparameter search, for instance {"trials": 30, "minutes": 20, "workers": 4}; empty for none.
+        checkpoint_uri: Where a training keeps its state, to go on after a kill; empty for a place in the store.
+        exports: Other forms of the ONNX graph to add to the bundle, of "int8", "fp16" and "ort".
+        train_image: Image to train in, for instance yours with a trainer of your own; empty goes by the trainer.
+        nodes: Pods that train one model together, as a TrainJob; 1 trains in the step's own pod.
+        accelerator_type: Resource that an accelerator is on the nodes.
+        accelerator_count: Accelerators for each training pod; 0 takes nodes and an image without any.
+        resources: For each training pod, for instance {"cpu_request": "4", "cpu_limit": "8", "memory_limit": "32Gi"}.
+        node_selector: Labels that the training's nodes must have.
+        tolerations: Taints that the training's nodes may have, as Kubernetes writes them.
+        spot: Train on the spot nodes of "gke", "eks", "karpenter" or "aks"; empty for nodes that stay.
         primary_metric: Metric that the gate goes by; "auto" takes roc_auc, or rmse for regression.
         minimum_metric: Worst value of that metric that may pass; "auto" asks for better than a constant prediction.
         margin: How much worse than the champion's the metric may be, as a share of its scale.
@@ -80,14 +97,30 @@ def train_and_deploy(
         plan: Rollout steps and margins, for instance {"steps": [10, 50, 100], "min_requests": 200}.
         replay_per_second: Held-out rows sent per second while the judge watches; 0 where real clients suffice.
     """
-    settled = _with_settings(settle(model_name=model_name, source_uri=source_uri), cached=False)
+    settled = with_settings(settle(model_name=model_name, source_uri=source_uri), cached=False)
     with dsl.ExitHandler(settled):
-        source = resolve(source_uri=source_uri, model_name=model_name, read_options=read_options, plan=plan)
-        name = _with_settings(source, cached=False).outputs["model_name"]
+        asked = {"trainer": trainer, "hyperparameters": hyperparameters, "device": device, "search": search}
+        source = resolve(
+            source_uri=source_uri,
+            model_name=model_name,
+            read_options=read_options,
+            plan=plan,
+            task=task,
+            train_image=train_image,
+            nodes=nodes,
+            accelerator_type=accelerator_type,
+            accelerator_count=accelerator_count,
+            resources=resources,
+            node_selector=node_selector,
+            tolerations=tolerations,
+            spot=spot,
+            **asked,
+        )
+        name = with_settings(source, cached=False).outputs["model_name"]
         ingested = ingest(
             source_uri=source_uri, source_version=source.outputs["source_version"], read_options=read_options
         )
-        snapshot = _with_settings(ingested, cached=True).outputs["snapshot"]
+        snapshot = with_settings(ingested, cached=True).outputs["snapshot"]
         checked = validate(
             snapshot=snapshot,
             dataset=name,
@@ -98,7 +131,7 @@ def train_and_deploy(
         )
         prepared = features(
             snapshot=snapshot,
-            quarantine=_with_settings(checked, cached=True).outputs["quarantine"],
+            quarantine=with_settings(checked, cached=True).outputs["quarantine"],
             contract=checked.outputs["contract"],
             target=target,
             feature_spec=feature_spec,
@@ -106,9 +139,19 @@ def train_and_deploy(
             split_key=split_key,
             split_seed=split_seed,
         )
-        table = _with_settings(prepared, cached=True).outputs["features"]
-        trained = train(features=table, trainer=trainer, hyperparameters=hyperparameters, seed=seed)
-        model = _with_settings(trained, cached=True).outputs["model"]
+        table = with_settings(prepared, cached=True).outputs["features"]
+        model = trained(
+            table,
+            source,
+            accelerator_type,
+            nodes,
+            seed=seed,
+            parity_tolerance=parity_tolerance,
+            checkpoint_uri=checkpoint_uri,
+            exports=exports,
+            model_name=name,
+            **asked,
+        )
         gate = evaluate(
             features=table,
             model=model,
@@ -119,13 +162,13 @@ def train_and_deploy(
             margin=margin,
             seed=seed,
         )
-        _with_settings(gate, cached=True)
+        with_settings(gate, cached=True)
         # KFP's local runner resolves a condition only on an output named Output, the one of a plain return value.
         with dsl.If(gate.outputs["Output"] == True, name="passed the gate"):  # noqa: E712 - builds the condition
             version = register(model=model, decision=gate.outputs["decision"], model_name=name)
             staged = stage(
                 service=name,
-                version=_with_settings(version, cached=False).outputs["version"],
+                version=with_settings(version, cached=False).outputs["version"],
                 model_uri=version.outputs["model_uri"],
                 predictions=gate.outputs["predictions"],
                 champion_version=source.outputs["champion_version"],
@@ -136,9 +179,9 @@ def train_and_deploy(
             )
             rolled_out = rollout(
                 service=name,
-                revision=_with_settings(staged, cached=False).outputs["Output"],
+                revision=with_settings(staged, cached=False).outputs["Output"],
                 predictions=gate.outputs["predictions"],
                 plan=plan,
                 replay_per_second=replay_per_second,
             )
-            _with_settings(rolled_out, cached=False)
+            with_settings(rolled_out, cached=False)

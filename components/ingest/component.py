@@ -13,18 +13,41 @@ def resolve(
     model_name: str = "",
     read_options: dict = {},  # noqa: B006  KFP reads the default and never changes it
     plan: dict = {},  # noqa: B006
+    task: str = "auto",
+    trainer: str = "hist_gradient_boosting",
+    hyperparameters: dict = {},  # noqa: B006
+    device: str = "auto",
+    search: dict = {},  # noqa: B006
+    train_image: str = "",
+    nodes: int = 1,
+    accelerator_type: str = "nvidia.com/gpu",
+    accelerator_count: int = 0,
+    resources: dict = {},  # noqa: B006
+    node_selector: dict = {},  # noqa: B006
+    tolerations: list = [],  # noqa: B006
+    spot: str = "",
 ) -> NamedTuple(  # type: ignore[valid-type]  # KFP's way to name outputs
     "Resolved",
     [
+        ("Output", str),
         ("source_version", str),
         ("model_name", str),
         ("champion_version", str),
         ("champion_uri", str),
         ("champion_data_version", str),
         ("contract_digest", str),
+        ("python_image", str),
+        ("accelerators", str),
+        ("cpu_request", str),
+        ("cpu_limit", str),
+        ("memory_request", str),
+        ("memory_limit", str),
+        ("node_selector", dict),
+        ("tolerations", list),
+        ("workers", list),
     ],
 ):
-    """Pin what the run starts from, so that every later step can be cached by content: the source and the champion.
+    """Pin what the run starts from, so that every later step can be cached by content, and where it will train.
 
     Args:
         source_uri: Where the data is: a file, folder or glob (path or file://), gs://bucket/path, or
@@ -33,14 +56,38 @@ def resolve(
         read_options: How to read it, where the files do not say it: format, delimiter, header, names, quote, escape,
             skip, null_values, encoding, date_format, timestamp_format, types.
         plan: The rollout's steps and margins, checked here so that a wrong one does not cost a training.
+        task: See features; the names of hyperparameters depend on it.
+        trainer: See train; checked here, as are the next inputs, so that a wrong one does not cost anything.
+        hyperparameters: See train; their names are checked.
+        device: See train.
+        search: See train; "workers" above 1 searches in as many pods.
+        train_image: Image that trains; empty takes the one of the trainer's framework.
+        nodes: Pods that train one model together.
+        accelerator_type: Name of the accelerator's resource on the nodes.
+        accelerator_count: Accelerators in each pod; 0 takes an image without CUDA, and no such node.
+        resources: What a training pod asks for, where it is not the default: cpu_request, cpu_limit, memory_request,
+            memory_limit, as Kubernetes quantities.
+        node_selector: Labels that the nodes of the training must have.
+        tolerations: Taints that they may have.
+        spot: Whose spot nodes to train on: gke, eks, karpenter or aks; empty for nodes that stay.
 
     Returns:
+        Output: Which branch trains: cpu, gpu, cpu search, gpu search or nodes.
         source_version: sha256 of the source's content and the options; same bytes, same version, on any machine.
         model_name: The name that was given or derived.
         champion_version: The registered version that is champion; empty before the first.
         champion_uri: Where its bundle lies.
         champion_data_version: The snapshot that it was trained on.
         contract_digest: sha256 of the data contract as it is now; empty when the data set has none yet.
+        python_image: The image that trains.
+        accelerators: The accelerator count as text, the only form in which KFP takes it when a run starts.
+        cpu_request: Least CPU of a training pod.
+        cpu_limit: Most CPU.
+        memory_request: Least memory.
+        memory_limit: Most memory, shared memory included.
+        node_selector: With the labels of spot nodes.
+        tolerations: With those of spot nodes.
+        workers: Numbers of the pods that search.
     """
     from components.ingest.resolve import resolve as look
     from components.naming import model_name as derive
@@ -48,10 +95,28 @@ def resolve(
     from components.rollout.plan import parse_plan
     from components.settings import settings
     from components.step import step
+    from components.train.schedule import Wish, schedule
     from components.validate.store import Store, contract_digest
 
     with step("resolve") as current:
         parse_plan(plan)
+        where = schedule(
+            Wish(
+                trainer=trainer,
+                hyperparameters=hyperparameters,
+                task=task,
+                device=device,
+                search=search,
+                train_image=train_image,
+                nodes=nodes,
+                accelerator_type=accelerator_type,
+                accelerator_count=accelerator_count,
+                resources=resources,
+                node_selector=node_selector,
+                tolerations=tolerations,
+                spot=spot,
+            )
+        )
         name = derive(model_name, source_uri)
         source = look(source_uri, read_options)
         champion = current_champion(name)
@@ -59,7 +124,11 @@ def resolve(
         current.fact = f"{source.bytes / 1e6:,.1f} MB, version {source.version[:12]}; {against}"
         found = (champion.version, champion.uri, champion.data_version) if champion else ("", "", "")
         contract = contract_digest(Store(settings().store), name)
-    return (source.version, name, *found, contract)
+    asked = tuple(where.resources[key] for key in ("cpu_request", "cpu_limit", "memory_request", "memory_limit"))
+    return (
+        *(where.branch, source.version, name, *found, contract),
+        *(where.image, where.accelerators, *asked, where.node_selector, where.tolerations, where.workers),
+    )
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)

@@ -13,6 +13,7 @@ from components.features.schema import Task
 from components.images import for_training
 from components.train.contract import DeviceWish, Trainer
 from components.train.hyperparameters import near
+from components.train.space import plan
 from components.train.trainers import find
 
 SHARED_MEMORY = "2Gi"
@@ -119,9 +120,12 @@ def schedule(wish: Wish) -> Schedule:
     gpu = wish.accelerator_count > 0
     if trainer is not None:
         _check_names(wish, trainer)
+        _check_search(wish, trainer)
         _check_fit(wish, trainer)
-    if workers and wish.nodes > 1:
-        raise BadInput("A search by several workers trains in one pod each: set nodes to 1, or search.workers to 1.")
+    if wish.search and wish.nodes > 1:
+        raise BadInput(
+            "A search trains every trial in one pod: set nodes to 1, or search first and then train in several."
+        )
     labels, taints = _spot(wish.spot)
     return Schedule(
         branch="nodes" if wish.nodes > 1 else ("gpu" if gpu else "cpu") + (" search" if workers else ""),
@@ -190,8 +194,8 @@ def _resources(given: dict[str, str | float]) -> dict[str, str]:
             )
     if amounts["memory_limit"] <= amount("shared memory", SHARED_MEMORY):
         raise BadInput(
-            f"resources gives a memory_limit of {full['memory_limit']}, of which up to {SHARED_MEMORY} is shared memory: "
-            "give more than that."
+            f"resources gives a memory_limit of {full['memory_limit']}, of which up to {SHARED_MEMORY} is shared "
+            "memory: give more than that."
         )
     return full
 
@@ -208,12 +212,30 @@ def _check_names(wish: Wish, trainer: Trainer) -> None:
             raise BadInput(f"The trainer {wish.trainer!r} has no hyperparameter {name!r}{near(name, sorted(known))}.")
 
 
-def _check_fit(wish: Wish, trainer: Trainer) -> None:
-    if trainer.framework != "sklearn":
+def _check_search(wish: Wish, trainer: Trainer) -> None:
+    """A plan must do for one of the tasks that it may be."""
+    if not wish.search:
         return
-    if wish.accelerator_count:
+    refused = []
+    for task in _TASKS.get(wish.task, (wish.task,)):
+        try:
+            plan(budget(wish.search), wish.trainer, trainer, task, wish.hyperparameters)
+        except BadInput as error:
+            refused.append(error)
+        else:
+            return
+    raise refused[0]
+
+
+def budget(search: dict[str, Any]) -> dict[str, Any]:
+    """A search as each worker knows it."""
+    return {name: value for name, value in search.items() if name != "workers"}
+
+
+def _check_fit(wish: Wish, trainer: Trainer) -> None:
+    if wish.accelerator_count and trainer.framework == "sklearn":
         raise BadInput(f"The trainer {wish.trainer!r} uses no accelerator: set accelerator_count to 0.")
-    if wish.nodes > 1:
+    if wish.nodes > 1 and (trainer.framework == "sklearn" or wish.trainer == "keras"):
         raise BadInput(f"The trainer {wish.trainer!r} trains in one pod: set nodes to 1.")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from components.train.contract import Data, DeviceWish, Run
+from components.train.schedule import budget
 from components.train.search import Sought, search_worker
 from components.train.space import plan
 from components.train.trainers import find
@@ -45,10 +46,8 @@ def share(
         Interrupted: SIGTERM came; run again to go on.
     """
     data, maker = Data.read(features), find(trainer)
-    budget = {key: value for key, value in search.items() if key != "workers"}
-    sought = Sought(
-        data, trainer, maker, hyperparameters, plan(budget, trainer, maker, data.schema.task, hyperparameters)
-    )
+    chosen = plan(budget(search), trainer, maker, data.schema.task, hyperparameters)
+    sought = Sought(data, trainer, maker, hyperparameters, chosen)
     run = Run(seed, cast(DeviceWish, device), say=say)  # the resolve step has checked it
     with run.interrupt.listening():
         return search_worker(sought, run, TrialRuns(model_name, sought.key(seed), say), *worker)

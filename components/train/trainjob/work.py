@@ -21,9 +21,9 @@ class Work:
     seed: int
     parity_tolerance: float
     device: str
-    search: dict[str, Any]
     checkpoint_uri: str
     exports: list[str]
+    model_name: str
 
     def name(self, features_digest: str, image: str, nodes: int) -> str:
         """A DNS label that the same training always has, so that a retry finds what the attempt before made."""

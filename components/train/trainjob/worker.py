@@ -38,17 +38,28 @@ def work(uri: str, say: Callable[[str], None]) -> Result:
         uri: of the job's folder.
         say: told what a person who watches wants to know.
     """
-    from components.train.report import report
     from components.train.run import train
 
     exchange, here = Exchange(uri), Path(tempfile.gettempdir()) / "sluiceway" / uri.rstrip("/").rpartition("/")[2]
-    asked = Work(**exchange.read(WORK))
-    features = _features(exchange, here)
-    out = here / f"out-{rank(os.environ)}"
-    trained = train(features, out / "bundle", **asdict(asked), logs=out / "logs", say=say)
+    asked, number = Work(**exchange.read(WORK)), rank(os.environ)
+    out = here / f"out-{number}"
+    trained = train(
+        _features(exchange, here),
+        out / "bundle",
+        trainer=asked.trainer,
+        hyperparameters=asked.hyperparameters,
+        seed=asked.seed,
+        parity_tolerance=asked.parity_tolerance or None,
+        device=asked.device,
+        checkpoint_uri=asked.checkpoint_uri,
+        exports=asked.exports,
+        logs=out / "logs" if number == 0 else None,
+        model_name=asked.model_name if number == 0 else "",
+        say=say,
+    )
     result = Result(trained.metrics, trained.metadata(), trained.fact(), trained.manifest.recipe_digest)
-    if rank(os.environ) == 0:
-        write_text(out / "report.html", report(trained.manifest, trained.metrics, trained.history))
+    if number == 0:
+        write_text(out / "report.html", trained.page())
         exchange.put(out, OUT)
         exchange.write(RESULT, asdict(result))  # last: it says that the rest is there
     return result
