@@ -154,7 +154,7 @@ def _log(mlflow: "MlflowClient", run: "Run", manifest: BundleManifest, judged: D
     mlflow.log_batch(
         run.info.run_id,
         metrics=[Metric(name, value, now, 0) for name, value in values.items() if value is not None],
-        params=[Param(name, value) for name, value in runs.parameters(manifest.recipe).items()],
+        params=[Param(name, value) for name, value in runs.parameters(run, manifest.recipe).items()],
         tags=[RunTag(name, value) for name, value in _tags(manifest, judged).items()],
     )
     mlflow.log_text(run.info.run_id, judged.model_dump_json(indent=2), DECISION_FILE)

@@ -44,10 +44,13 @@ def tagged(mlflow: "MlflowClient", experiment_id: str, tag: str, value: str) -> 
     return found[0] if found else None
 
 
-def parameters(recipe: dict[str, Any]) -> dict[str, str]:
-    """What a run says that a model was made with, cut to the length that MLflow takes."""
+def parameters(run: "Run", recipe: dict[str, Any]) -> dict[str, str]:
+    """What a run has yet to say about what a model was made with, cut to the length that MLflow takes.
+
+    MLflow refuses to change a parameter, and KFP logs those of its task, some by the same names, in its own way.
+    """
     chosen = {"trainer": recipe["trainer"], "seed": recipe["seed"]} | recipe["parameters"]
-    return {name: str(value)[:LONGEST_PARAMETER] for name, value in chosen.items()}
+    return {name: str(value)[:LONGEST_PARAMETER] for name, value in chosen.items() if name not in run.data.params}
 
 
 def _named(mlflow: "MlflowClient", name: str) -> str:

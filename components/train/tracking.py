@@ -165,15 +165,10 @@ def _model_run(
         mlflow.update_run(run.info.run_id, status="RUNNING")
     mlflow.log_batch(
         run.info.run_id,
-        params=[Param(name, value) for name, value in _not_yet(run, runs.parameters(recipe)).items()],
+        params=[Param(name, value) for name, value in runs.parameters(run, recipe).items()],
         tags=[RunTag(RECIPE, recipe_digest)],
     )
     return OpenRun(mlflow, run.info.run_id, after=_last_epoch(mlflow, run, first), ours=own is None)
-
-
-def _not_yet(run: Any, parameters: dict[str, str]) -> dict[str, str]:
-    """MLflow never changes a parameter; KFP may have written one of the same name in its own way."""
-    return {name: value for name, value in parameters.items() if name not in run.data.params}
 
 
 def _last_epoch(mlflow: "MlflowClient", run: Any, first: Mapping[str, float]) -> int:
