@@ -64,10 +64,11 @@ def _rounding_edges(thresholds: "Array") -> "Array":
 
 
 def _blocks(transformer: Any) -> Iterator[tuple[int, list[Any], Any]]:
-    """Parts of a ColumnTransformer with one output per column: the first output, the columns, what is fitted."""
+    """Parts for numbers, with one output per column: the place of the first, the columns, what is fitted."""
     for name, fitted, columns in transformer.transformers_:
         place = transformer.output_indices_[name]
-        if len(columns) and place.stop - place.start == len(columns):
+        is_text = any(hasattr(step, "categories_") for step in _steps(fitted))
+        if len(columns) and place.stop - place.start == len(columns) and not is_text:
             yield place.start, list(columns), fitted
 
 
@@ -77,9 +78,12 @@ def _raw(fitted: Any, values: "Array", index: int, width: int) -> "Array":
 
     matrix = np.zeros((len(values), width))
     matrix[:, index] = values
-    steps = [step for _, step in fitted.steps] if hasattr(fitted, "steps") else [fitted]
-    for step in reversed(steps):
+    for step in reversed(_steps(fitted)):
         if type(step).__name__ in ("StandardScaler", "MinMaxScaler"):
             matrix = step.inverse_transform(matrix)
     raw: Array = matrix[:, index]
     return raw
+
+
+def _steps(fitted: Any) -> list[Any]:
+    return [step for _, step in fitted.steps] if hasattr(fitted, "steps") else [fitted]
