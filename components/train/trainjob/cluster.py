@@ -138,7 +138,9 @@ class Cluster:
         name = body["metadata"]["name"]
         with _sentences(f"read the {body['kind']} {name}"):
             try:
-                found = self._client.get(self._resource(body), name=name, namespace=self.namespace)
+                found = self._client.get(
+                    self._resource(body), name=name, namespace=self.namespace, _request_timeout=_SECONDS
+                )
             except NotFoundError:
                 return None
         return seen(found.to_dict())
@@ -168,10 +170,15 @@ class Cluster:
             if not pods:
                 return ""
             newest = max(pods, key=lambda pod: pod.metadata.creation_timestamp)
-            text = self._pods.read_namespaced_pod_log(
-                newest.metadata.name, self.namespace, tail_lines=lines, _request_timeout=_SECONDS
+            # As bytes: the client would read a log that happens to be JSON, as one line of ours is, and mangle it.
+            answer = self._pods.read_namespaced_pod_log(
+                newest.metadata.name,
+                self.namespace,
+                tail_lines=lines,
+                _preload_content=False,
+                _request_timeout=_SECONDS,
             )
-            return str(text)
+            return bytes(answer.data).decode(errors="replace")
         except (ApiException, HTTPError):
             return ""
 
@@ -191,7 +198,8 @@ class Cluster:
     def _patches(self) -> Literal["podTemplateOverrides", "runtimePatches"]:
         """What this version of Trainer calls the changes to its pods; every account may read the API's description."""
         with _sentences("be asked which fields a TrainJob has"):
-            described = self._client.request("GET", f"/openapi/v3/apis/{TRAINER}").to_dict()
+            path = f"/openapi/v3/apis/{TRAINER}"
+            described = json.loads(self._client.request("GET", path, serialize=False, _request_timeout=_SECONDS).data)
         fields: set[str] = set()
         for name, schema in described.get("components", {}).get("schemas", {}).items():
             if name.endswith(".TrainJob"):
