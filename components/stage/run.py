@@ -57,7 +57,7 @@ def run(
         predictions: test rows with offline predictions.
         classes: class labels in the order of the probabilities.
         env: environment of the model server.
-        tolerance: largest absolute difference of a prediction.
+        tolerance: largest difference of a prediction; see :func:`components.stage.skew.check_skew`.
         champion: the version that serves, or should; None before the first.
         run_id: the pipeline run, kept in the ledger.
         say: told of progress.

@@ -47,11 +47,14 @@ def check_skew(url: str, name: str, rows: Rows, classes: Sequence[str], toleranc
         name: the model's name.
         rows: raw rows with their offline predictions.
         classes: class labels in the order of the offline probabilities; empty for regression.
-        tolerance: largest absolute difference allowed.
+        tolerance: largest absolute difference allowed; of values (regression), times their mean size where that is
+            above 1: a float32 network rounds a prediction of a million by more than one of 1.
 
     Raises:
         SkewFound: a prediction differs by more, or a row is refused; names the row.
     """
+    if not classes and rows.predictions:
+        tolerance *= max(1.0, sum(abs(value) for (value,) in rows.predictions) / len(rows.predictions))
     single = min(_SINGLE, len(rows.instances))
     starts = [*((i, i + 1) for i in range(single))]
     starts += [(i, min(i + _BATCH, len(rows.instances))) for i in range(single, len(rows.instances), _BATCH)]

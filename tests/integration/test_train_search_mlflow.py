@@ -206,9 +206,9 @@ def test_a_training_that_failed_says_so(made, sqlite):
     assert [run.info.status for run in all_runs()] == ["FAILED"]
 
 
-def test_in_a_task_that_kfp_has_made_a_run_for_no_other_is_begun(made, sqlite, monkeypatch):
+def test_in_a_task_that_kfp_has_made_a_run_for_no_other_is_begun(made, sqlite, monkeypatch, tmp_path):
     mlflow = client()
-    given = mlflow.create_run(mlflow.create_experiment("pipeline"))
+    given = mlflow.create_run(mlflow.create_experiment("pipeline", (tmp_path / "artifacts").as_uri()))
     mlflow.log_param(given.info.run_id, "seed", "0.0")  # KFP logs a task's parameters in its own way
     monkeypatch.setenv("MLFLOW_RUN_ID", given.info.run_id)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", given.info.experiment_id)
