@@ -127,7 +127,7 @@ def _errors() -> tuple[type[Exception], ...]:
     """What the converters and onnxruntime raise over a graph that they cannot take."""
     from onnx.checker import ValidationError
 
-    return (RuntimeError, ValueError, AssertionError, ValidationError, *onnxruntime_errors())
+    return (RuntimeError, ValueError, KeyError, AssertionError, ValidationError, *onnxruntime_errors())
 
 
 def _has_float_layers(graph: "onnx.ModelProto") -> bool:
@@ -147,27 +147,63 @@ def _int8(graph: "onnx.ModelProto", path: Path) -> None:
 
 
 def _fp16(graph: "onnx.ModelProto", path: Path) -> None:
+    from onnx import checker, helper
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
-    half = _copy(graph)
-    for index, node in enumerate(half.graph.node):
-        node.name = node.name or f"node_{index}"
-    made = convert_float_to_float16(half, keep_io_types=True, node_block_list=_before_the_layers(half))
-    path.write_bytes(made.SerializeToString(deterministic=True))
+    head, tail = _parted(graph)
+    cut = helper.make_model(tail, opset_imports=graph.opset_import, ir_version=graph.ir_version)
+    half = convert_float_to_float16(cut, keep_io_types=True)
+    whole = _copy(graph)
+    needed = {name for node in head for name in node.input}
+    del whole.graph.node[:], whole.graph.initializer[:], whole.graph.value_info[:]
+    whole.graph.node.extend([*head, *half.graph.node])
+    whole.graph.initializer.extend([one for one in graph.graph.initializer if one.name in needed])
+    whole.graph.initializer.extend(half.graph.initializer)
+    OnnxModel(whole).topological_sort(is_deterministic=True)  # the converter puts its casts last
+    checker.check_model(whole)
+    path.write_bytes(whole.SerializeToString(deterministic=True))
 
 
-def _before_the_layers(graph: "onnx.ModelProto") -> list[str]:
-    """The nodes that work on numbers as they came in; the nodes of a graph stand in the order of their execution."""
-    from onnx import TensorProto
+def _parted(graph: "onnx.ModelProto") -> "tuple[list[onnx.NodeProto], onnx.GraphProto]":
+    """The nodes that work on numbers as they came in, up to the layers, and the rest as a graph of its own.
 
-    kinds = {given.name: given.type.tensor_type.elem_type for given in graph.graph.input}
-    raw = {name for name, kind in kinds.items() if kind in (TensorProto.FLOAT, TensorProto.DOUBLE)}
-    names = []
+    The nodes of a graph stand in the order of their execution.
+    """
+    from onnx import TensorProto, helper, shape_inference
+
+    typed = shape_inference.infer_shapes(graph).graph
+    kinds = {value.name: value for value in (*typed.input, *typed.value_info)}
+    numbers = (TensorProto.FLOAT, TensorProto.DOUBLE)
+    constants = {one.name: one for one in graph.graph.initializer}
+    raw = {value.name for value in typed.input if value.type.tensor_type.elem_type in numbers}
+    head: list[onnx.NodeProto] = []
+    tail: list[onnx.NodeProto] = []
     for node in graph.graph.node:
-        if node.op_type not in ("MatMul", "Gemm") and raw & set(node.input):
-            raw.update(node.output)
-            names.append(node.name)
-    return names
+        given = set(node.input) - set(constants)
+        before = node.op_type not in ("MatMul", "Gemm") and given and given <= raw
+        raw.update(node.output if before else ())
+        (head if before else tail).append(_own(node))
+    inside = {name for node in tail for name in node.output}
+    used = dict.fromkeys(name for node in tail for name in node.input if name and name not in inside)
+    for node in tail:  # a constant of both parts is two: one of them becomes half precision
+        node.input[:] = [f"{name}_of_layers" if name in constants else name for name in node.input]
+    inputs = [kinds[name] for name in used if name not in constants]
+    weights = [_renamed(constants[name]) for name in used if name in constants]
+    return head, helper.make_graph(tail, "layers", inputs, list(graph.graph.output), initializer=weights)
+
+
+def _own(node: "onnx.NodeProto") -> "onnx.NodeProto":
+    copied = type(node)()
+    copied.CopyFrom(node)
+    return copied
+
+
+def _renamed(constant: "onnx.TensorProto") -> "onnx.TensorProto":
+    copied = type(constant)()
+    copied.CopyFrom(constant)
+    copied.name = f"{constant.name}_of_layers"
+    return copied
 
 
 def _ort(graph: "onnx.ModelProto", path: Path) -> None:

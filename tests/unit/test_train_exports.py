@@ -33,7 +33,7 @@ class Net:
 
 
 def net(task: str, scale: float = 1.0) -> Net:
-    """Numbers standardised in doubles, an embedding of text, three layers of float32."""
+    """Numbers brought to unit scale in float32, an embedding of text, three layers of float32."""
     from onnx import TensorProto
 
     random = np.random.default_rng(0)
@@ -54,10 +54,8 @@ def net(task: str, scale: float = 1.0) -> Net:
         return draft.constant((random.normal(size=shape) / np.sqrt(shape[0])).astype("float32"))
 
     draft = Draft()
-    columns = [
-        draft.node("Cast", draft.node("Div", name, draft.constant(np.array(scale))), to=TensorProto.FLOAT)
-        for name in numbers
-    ]
+    unit = draft.constant(np.array(scale, "float32"))
+    columns = [draft.node("Div", draft.node("Cast", name, to=TensorProto.FLOAT), unit) for name in numbers]
     code = draft.node("Cast", draft.encode("c", {"a": 0.0, "b": 1.0}, 2.0), to=TensorProto.INT64)
     text = draft.node("Reshape", draft.node("Gather", weights(3, 16), code), draft.constant(np.array([-1, 16])))
     hidden = draft.node("Concat", *columns, text, axis=1)
