@@ -14,7 +14,8 @@ hyperparameters: their names, types and defaults are checked before it is called
 =============  =======================================================================================================
 ``sklearn``    a fitted pipeline or estimator of the types in :mod:`serving.trust`, which takes the model frame
 ``onnx``       :class:`Onnx`: the model of any other library, as a graph; see also :func:`behind`
-``tensorflow`` a ``keras.Model`` with an input of shape ``(1,)`` for each feature, in order; float64 or string
+``tensorflow`` a ``keras.Model`` of the layers in :mod:`serving.keras_model`, with an input of shape ``(1,)`` for each
+               feature, in order; float64 or string
 any            an object with the methods of :class:`components.train.contract.Fitted`
 =============  =======================================================================================================
 

@@ -73,9 +73,10 @@ def _check_classes(pipeline: Any, own: Own, schema: FeatureSchema) -> None:
     if not hasattr(pipeline, "predict_proba"):
         kind = type(pipeline.steps[-1][1]).__name__
         raise BadInput(f"The trainer {own.name} returned a {kind}, which has no probabilities (predict_proba).")
-    if list(pipeline.classes_) != list(range(len(schema.classes))):
+    known = list(getattr(pipeline, "classes_", range(len(schema.classes))))  # one that is not fitted says so itself
+    if known != list(range(len(schema.classes))):
         raise BadInput(
-            f"The model of the trainer {own.name} knows the classes {list(pipeline.classes_)[:5]}; fit it on "
+            f"The model of the trainer {own.name} knows the classes {', '.join(map(str, known[:5]))}; fit it on "
             "data.train.target, whose classes are counted from 0."
         )
 
