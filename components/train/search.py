@@ -129,6 +129,7 @@ def search(sought: Sought, run: Run, store: TrialRuns) -> Found:
         Interrupted: SIGTERM came.
     """
     trials = _work(sought, run, store, 0, 1)
+    store.close()
     return _best(sought, trials, store.parent())
 
 
@@ -155,13 +156,15 @@ def search_worker(sought: Sought, run: Run, store: TrialRuns, index: int, of: in
 
 
 def best(sought: Sought, store: TrialRuns) -> Found:
-    """The best of the trials that all workers have done.
+    """The best of the trials that all workers have done; the search is over with it.
 
     Raises:
         BadInput: no trial reached a result.
         Unreachable: MLflow is away.
     """
-    return _best(sought, store.read(), store.parent())
+    trials = store.read()
+    store.close()
+    return _best(sought, trials, store.parent())
 
 
 def _work(sought: Sought, run: Run, store: TrialRuns, index: int, of: int) -> list[Trial]:
@@ -172,10 +175,6 @@ def _work(sought: Sought, run: Run, store: TrialRuns, index: int, of: int) -> li
         for number in itertools.count(index, of) if plan.trials is None else range(index, plan.trials, of):
             if number in known:
                 continue
-            if run.interrupt:
-                raise Interrupted(
-                    f"The search was interrupted before trial {number + 1}: run again to go on from there."
-                )
             if time.monotonic() >= ends and known:
                 run.say(f"{plan.minutes:g} minutes are over: the search ends.")
                 break

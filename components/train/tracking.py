@@ -71,36 +71,34 @@ class EpochLog:
 
     def flush(self) -> bool:
         """Send what is kept; False where MLflow is away and something still waits."""
-        if not self._waiting:
-            return True
+        return not self._waiting or self._reach(self._send)
+
+    def close(self, status: str, *, empty: bool = False) -> None:
+        """Send the rest and end the run as ``FINISHED``, ``FAILED`` or ``KILLED``.
+
+        Args:
+            status: how it ended.
+            empty: open the run even where no epoch was told; without, nothing is opened or imported then.
+        """
+        if not self.flush():
+            self._say(f"{len(self._waiting):,} metrics of epochs were never sent to MLflow: it did not come back.")
+        elif self._run is not None or empty:
+            self._reach(lambda run: run.mlflow.set_terminated(run.run_id, status) if run.ours else None)
+
+    def _reach(self, call: Callable[[OpenRun], None]) -> bool:
         from components.register.mlflow_client import reaching
 
         try:
             with reaching():
                 if self._run is None:
                     self._run = self._opening({name: value for name, value, *_ in self._waiting})
-                self._send(self._run)
+                call(self._run)
         except (Unreachable, BadInput, StorageFull) as error:
             self._put_off(error)
             return False
         self._pause = self._every
         self._next = time.monotonic() + self._every
         return True
-
-    def close(self, status: str) -> None:
-        """Send the rest and end the run as ``FINISHED``, ``FAILED`` or ``KILLED``; does nothing without an epoch."""
-        sent = self.flush()
-        if not sent:
-            self._say(f"{len(self._waiting):,} metrics of epochs were never sent to MLflow: it did not come back.")
-        if self._run is None or not self._run.ours:
-            return
-        from components.register.mlflow_client import reaching
-
-        try:
-            with reaching():
-                self._run.mlflow.set_terminated(self._run.run_id, status)
-        except (Unreachable, BadInput, StorageFull) as error:
-            self._put_off(error)
 
     def _send(self, run: OpenRun) -> None:
         self._waiting = [kept for kept in self._waiting if kept[3] > run.after]
@@ -134,7 +132,8 @@ def tracked(
         recipe: what decides what the model is; see :func:`components.train.recipe.recipe`.
         recipe_digest: its digest.
         say: tells the person who watches.
-        run_id: of the search that found the parameters, so that its trials are children of the model's run.
+        run_id: of the search that found the parameters, so that its trials are children of the model's run; then it
+            is opened without an epoch too.
     """
     log = EpochLog(lambda first: _model_run(model_name, dict(recipe), recipe_digest, run_id, first), say)
     status = "FAILED"
@@ -145,7 +144,7 @@ def tracked(
         status = "KILLED"
         raise
     finally:
-        log.close(status)
+        log.close(status, empty=bool(run_id))
 
 
 def _model_run(

@@ -146,6 +146,19 @@ class TrialRuns:
             if run is not None and not self._off:
                 run.end(trial)
 
+    def close(self) -> None:
+        """Say that the search is over; a run that KFP has made is KFP's to end.
+
+        Raises:
+            Unreachable: MLflow is away and required.
+        """
+        from components.register import runs
+
+        parent = self.parent()
+        with self._reaching():
+            if not self._off and runs.of_this_task(_client()) is None:
+                _client().set_terminated(parent, "FINISHED")
+
     def _find_parent(self) -> str:
         """The first run that bears the key; else KFP's run for this task, else a new one, bears it from now on."""
         from components.register import runs

@@ -171,6 +171,18 @@ def test_the_best_is_trained_in_the_searchs_run_and_registered_there(made, sqlit
     assert len(all_runs()) == 3
 
 
+def test_a_trainer_without_epochs_is_registered_in_the_searchs_run_too(made, sqlite):
+    wanted = sought(Data.read(made / "features"), Bowl(epochs=0), trials=1)
+    found = search(wanted, Run(0), store_of(wanted, required=False))
+    assert client().get_run(found.run_id).info.status == "FINISHED"
+    manifest = BundleManifest.read(made / "bundle")
+    with tracked(NAME, manifest.recipe, manifest.recipe_digest, print, found.run_id):
+        pass
+    run = client().get_run(found.run_id)
+    assert (run.info.status, run.data.params["trainer"]) == ("FINISHED", "linear")
+    assert register(made / "bundle", made / "decision", NAME).run_id == found.run_id
+
+
 def epochs_of(run_id):
     return [(metric.step, metric.value) for metric in client().get_metric_history(run_id, "train_loss")]
 

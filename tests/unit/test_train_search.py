@@ -1,5 +1,7 @@
 """The search: what it proposes, prunes and survives, without MLflow."""
 
+import os
+import signal
 import time
 
 import numpy as np
@@ -61,6 +63,9 @@ class Memory:
 
     def parent(self):
         return "parent"
+
+    def close(self):
+        pass
 
     def read(self):
         return list(self.trials.values())
@@ -172,21 +177,24 @@ def test_time_spent_by_a_killed_attempt_counts(data):
     assert not trainer.fitted
 
 
-def test_sigterm_between_or_within_trials_leaves_the_trial_to_the_retry(data):
-    run, memory = Run(0), Memory()
-
+@pytest.mark.parametrize("asks", [False, True], ids=["a library's fit", "a fit that asks after each batch"])
+def test_sigterm_within_a_trial_ends_the_search_and_leaves_the_trial_to_the_retry(data, asks):
     class Stopped(Bowl):
         def fit(self, data, parameters, run):
             if len(self.fitted) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert asks, "the fit went on"
+            if asks and run.interrupt:
                 raise Interrupted("SIGTERM came.")
             return super().fit(data, parameters, run)
 
+    memory = Memory()
     with pytest.raises(Interrupted):
-        search(sought(data, Stopped(), trials=5), run, memory)
+        search(sought(data, Stopped(), trials=5), Run(0), memory)
     assert [trial.state for trial in memory.read()] == ["finished", "finished", "running"]
-    run.interrupt._asked.set()
-    with pytest.raises(Interrupted, match="interrupted before trial 3"):
-        search(sought(data, trials=5), run, memory)
+    trainer = Bowl()
+    assert len(search(sought(data, trainer, trials=5), Run(0), memory).trials) == 5
+    assert len(trainer.fitted) == 3
 
 
 def test_workers_share_the_numbers_and_learn_from_each_other(data):
