@@ -102,7 +102,14 @@ def load(folder: Path) -> "Model":
         schema = FeatureSchema.read(folder)
     except (ValidationError, ValueError) as error:
         raise BadBundle(f"{folder / features.FILE} is not a valid feature schema: {_first_line(error)}.") from error
-    return Model(manifest, schema, _scorer(folder, manifest, schema))
+    try:
+        return Model(manifest, schema, _scorer(folder, manifest, schema))
+    except ModuleNotFoundError as error:
+        raise BadBundle(
+            f"{folder} is served by {manifest.framework} itself, since its ONNX graph does not hold parity, and "
+            f"{error.name} is not installed here: install sluiceway[{manifest.framework}], or train with a larger "
+            "parity_tolerance."
+        ) from error
 
 
 def model_frame(frame: "pd.DataFrame", schema: FeatureSchema) -> "pd.DataFrame":

@@ -138,7 +138,8 @@ def train(
         run = replace(run, checkpoints=_checkpoints(checkpoint_uri, digest(identity)))
         history = History()
         with _epoch_log(model_name, maker, identity, found, say) as log, _event_file(logs) as events:
-            fitted = maker.fit(data, parameters, replace(run, listeners=(history, *log, *events)))
+            with _installed(trainer, maker):
+                fitted = maker.fit(data, parameters, replace(run, listeners=(history, *log, *events)))
     made, metrics = _measured(data, maker.framework, fitted, identity, tolerance)
     made = replace(made, origin={"search": found.facts()} if found else {}, exports=tuple(exports))
     manifest = write(bundle, made, began)
@@ -162,6 +163,19 @@ def _searched(
     found = look(sought, run, TrialRuns(model_name or "sluiceway", sought.key(run.seed), run.say, required=False))
     run.say(found.fact())
     return found
+
+
+@contextmanager
+def _installed(name: str, maker: Trainer) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "tensorflow", "keras"):
+            raise
+        raise BadInput(
+            f"The trainer {name!r} needs {error.name}, which is not installed here: "
+            f"pip install -c constraints.txt -e '.[{maker.framework}]', or use the image made for it."
+        ) from error
 
 
 @contextmanager
