@@ -200,9 +200,13 @@ def test_a_job_that_somebody_removes_ends_the_step(launch):
 
 def test_a_cancelled_step_removes_its_job(launch):
     started = launch(NEW, {})
-    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
-    with pytest.raises(Interrupted):
-        started.train()
+    cancel = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    cancel.start()
+    try:
+        with pytest.raises(Interrupted):
+            started.train()
+    finally:
+        cancel.cancel()  # it would end the tests
     assert "job" not in started.api.objects
 
 
