@@ -2,6 +2,8 @@
 
 import errno
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -165,3 +167,44 @@ def test_origin_names_the_commit_and_run_from_the_environment(tmp_path, mixed, m
     monkeypatch.setenv("SLUICEWAY_RUN_ID", "run-7")
     origin = train(mixed, tmp_path / "bundle").manifest.origin
     assert (origin["git_commit"], origin["run_id"]) == ("abc123", "run-7")
+
+
+def test_a_framework_that_is_not_installed_is_named_with_what_to_install(tmp_path, mixed):
+    script = (
+        "import sys, pathlib\n"
+        "sys.modules['torch'] = None  # as where it is not installed\n"
+        "from components.train.run import train\n"
+        "train(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), trainer='torch')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(mixed), str(tmp_path / "b")], capture_output=True, text=True, check=False
+    )
+    assert "BadInput: The trainer 'torch' needs torch, which is not installed here: pip install" in ended.stderr
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_device_that_is_none_is_refused(tmp_path, mixed):
+    with pytest.raises(BadInput, match="device is 'tpu'; it must be one of auto, gpu, cpu"):
+        train(mixed, tmp_path / "bundle", device="tpu")
+
+
+def test_an_unknown_export_costs_no_training(tmp_path, mixed):
+    with pytest.raises(BadInput, match=r"no export 'int4'.*int8"):
+        train(mixed, tmp_path / "bundle", exports=["int4"])
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_best_trial_of_a_search_is_what_is_trained(tmp_path, mixed, monkeypatch):
+    monkeypatch.setenv("SLUICEWAY_HOME", str(tmp_path / "home"))
+    said = []
+    made = train(
+        mixed,
+        tmp_path / "bundle",
+        trainer="linear",
+        search={"trials": 4, "space": {"C": {"low": 1e-4, "high": 10.0, "log": True}}},
+        say=said.append,
+    )
+    assert len(made.trials) == 4
+    assert made.metrics["valid_roc_auc"] == max(made.trials)
+    assert made.manifest.origin["search"]["trials"] == 4
+    assert sum(line.startswith("trial ") for line in said) >= 4
