@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from components.train.contract import Fitted
 
 PROBES = 500
+REAL_ROWS = 10_000
+"""Of a longer valid split, parity is measured on a sample of this many rows."""
 UNSEEN = "\N{REPLACEMENT CHARACTER} unseen"
 EXTREME = (0.0, -0.0, 1e-300, -1e-300, 1e30, -1e30, 3.4028235e38, -3.4028235e38, 1e39, -1e39)
 """Too small, large, and too large for float32."""

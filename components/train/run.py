@@ -18,7 +18,7 @@ from components.train.exports import check_kinds
 from components.train.feature_set import Split
 from components.train.history import History
 from components.train.hyperparameters import checked
-from components.train.parity import compare, not_measured, probes
+from components.train.parity import REAL_ROWS, compare, not_measured, probes
 from components.train.recipe import digest, recipe
 from components.train.report import report
 from components.train.search import Found, Sought
@@ -262,7 +262,8 @@ def _graph(
     except NoGraph as error:
         return None, not_measured(tolerance, str(error))
     made_up = probes(valid.inputs, schema, fitted, seed)
-    wanted = np.concatenate([scores, fitted.predict(made_up)])
-    rows = pd.concat([valid.inputs, made_up], ignore_index=True)
+    some = np.sort(np.random.default_rng(seed).permutation(len(scores))[:REAL_ROWS])
+    wanted = np.concatenate([scores[some], fitted.predict(made_up)])
+    rows = pd.concat([valid.inputs.iloc[some], made_up], ignore_index=True)
     measured = compare(graph, rows, wanted, schema, tolerance)
     return (graph if measured.holds else None), measured

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from components.errors import BadInput
 from components.features.schema import Task
 from components.train.contract import Data, Run
+from components.train.sklearn.columns import at_most, with_values
 from components.train.sklearn.fitted import FittedPipeline
 from components.train.sklearn.trainer import SklearnTrainer
 
@@ -45,19 +45,16 @@ def _space(task: Task) -> dict[str, dict[str, Any]]:
 
 
 def _fit(model: Any, data: Data, run: Run) -> FittedPipeline:
-    """An unseen category is a missing value."""
+    """Numbers as they are, but for columns without any; an unseen category is a missing value."""
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import OrdinalEncoder
 
-    train, numeric, categorical = data.train, data.columns("numeric"), data.columns("categorical")
-    numeric = [name for name in numeric if train.inputs[name].notna().any()]  # scikit-learn cannot bin nothing
-    if not numeric and not categorical:
-        raise BadInput("No feature has a value in the train split: there is nothing to learn from.")
+    train, (numeric, categorical) = data.train, with_values(data)
     codes = OrdinalEncoder(
         handle_unknown="use_encoded_value",
         unknown_value=float("nan"),
-        max_categories=model.max_bins,
+        max_categories=at_most(model.max_bins, data),
     )
     prepare = ColumnTransformer(
         [("numeric", "passthrough", numeric)] * bool(numeric)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from components.errors import BadInput
 from components.features.schema import Task
 from components.train.contract import Data, Run
+from components.train.sklearn.columns import at_most, with_values
 from components.train.sklearn.fitted import FittedPipeline
 from components.train.sklearn.trainer import SklearnTrainer
 
@@ -49,12 +49,9 @@ def _fit(model: Any, data: Data, run: Run) -> FittedPipeline:
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import MinMaxScaler, OrdinalEncoder
 
-    train, numeric, categorical = data.train, data.columns("numeric"), data.columns("categorical")
-    numeric = [name for name in numeric if train.inputs[name].notna().any()]
-    if not numeric and not categorical:
-        raise BadInput("No feature has a value in the train split: there is nothing to learn from.")
+    train, (numeric, categorical) = data.train, with_values(data)
     codes = OrdinalEncoder(
-        handle_unknown="use_encoded_value", unknown_value=float("nan"), max_categories=MAX_CATEGORIES
+        handle_unknown="use_encoded_value", unknown_value=float("nan"), max_categories=at_most(MAX_CATEGORIES, data)
     )
     prepare = ColumnTransformer(
         [("numeric", MinMaxScaler(clip=True), numeric)] * bool(numeric)

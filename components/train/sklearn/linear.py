@@ -4,8 +4,12 @@ from typing import Any
 
 from components.features.schema import Task
 from components.train.contract import Data, Run
+from components.train.sklearn.columns import at_most
 from components.train.sklearn.fitted import FittedPipeline
 from components.train.sklearn.trainer import SklearnTrainer
+
+MAX_CATEGORIES = 100
+"""Of each column; rarer categories share a coefficient."""
 
 
 def _estimator(task: Task) -> type:
@@ -36,7 +40,9 @@ def _fit(model: Any, data: Data, run: Run) -> FittedPipeline:
     numbers = Pipeline(
         [("impute", SimpleImputer(strategy="median", keep_empty_features=True)), ("scale", StandardScaler())]
     )
-    one_hot = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=100, sparse_output=False)
+    one_hot = OneHotEncoder(
+        handle_unknown="infrequent_if_exist", max_categories=at_most(MAX_CATEGORIES, data), sparse_output=False
+    )
     prepare = ColumnTransformer(
         [("numeric", numbers, numeric)] * bool(numeric) + [("categorical", one_hot, categorical)] * bool(categorical),
         sparse_threshold=0,
