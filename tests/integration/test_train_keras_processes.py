@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.train.checkpoints import FILE, StoredCheckpoints
+from components.train.checkpoints import FILE, NoCheckpoints, State, StoredCheckpoints
 from components.train.contract import Data, Run
 from components.train.interrupt import Interrupted
 from tests.feature_sets import feature_set, mixed_frame
@@ -89,6 +89,17 @@ def wait_for_a_save(kept: Path, process: BaseProcess) -> tuple[Any, ...]:
     raise AssertionError("no state was saved")
 
 
+class FirstState(NoCheckpoints):
+    """Keeps what the optimiser knew after the first epoch: the sizes of the gradients, which no loss shows."""
+
+    moments: np.ndarray
+
+    def save(self, state: State) -> None:
+        if not hasattr(self, "moments"):
+            known = [value.ravel() for name, value in sorted(state.arrays.items()) if name.startswith("optimizer/")]
+            self.moments = np.concatenate(known).astype("float64")
+
+
 def on_devices(features: Path, result: Path) -> None:
     """The losses on one device and on two, and on two in half precision."""
     import tensorflow as tf
@@ -103,23 +114,29 @@ def on_devices(features: Path, result: Path) -> None:
     data = Data.read(features)
     batch = len(data.train.target) - 1  # the last batch is one row: a device gets none
     settings = Settings(epochs=3, width=8, blocks=1, dropout=0, batch_size=batch, learning_rate=0.01)
-    found = []
+    losses, moments = [], []
     for names, precision in ((("CPU:0",), "fp32"), (("CPU:0", "CPU:1"), "fp32"), (("CPU:0", "CPU:1"), "fp16")):
         told: list[tuple[float, float]] = []
 
         def listen(_number: int, metrics: Any, told: list[tuple[float, float]] = told) -> None:
             told.append((metrics["train_loss"], metrics["valid_loss"]))
 
-        fit(data, settings, Run(0, listeners=(listen,)), Device(names, precision, 10**9, "Two;"))
-        found.append(told)
-    np.save(result, np.array(found))
+        kept = FirstState()
+        fit(data, settings, Run(0, checkpoints=kept, listeners=(listen,)), Device(names, precision, 10**9, "Two;"))
+        losses.append(told)
+        moments.append(kept.moments)
+    np.savez(result, losses=np.array(losses), moments=np.array(moments))
 
 
 def test_two_devices_learn_what_one_learns(tmp_path, features, processes):
-    process = processes(on_devices, features, tmp_path / "losses.npy")
+    process = processes(on_devices, features, tmp_path / "found.npz")
     process.join(120)
     assert process.exitcode == 0
-    one, two, half = np.load(tmp_path / "losses.npy")
+    found = np.load(tmp_path / "found.npz")
+    one, two, half = found["losses"]
     assert one[-1, 0] < one[0, 0] - 0.005  # something was learnt
     assert two == pytest.approx(one, rel=1e-5)
     assert half == pytest.approx(one, rel=1e-2)
+    one, two, half = found["moments"]
+    assert two == pytest.approx(one, rel=1e-3, abs=1e-7)
+    assert half == pytest.approx(one, rel=0.1, abs=1e-3)
