@@ -92,6 +92,8 @@ class Run:
         interrupt: says when the machine is about to be taken away.
         listeners: told of every epoch, in order; one of them may raise to stop a trial.
         say: tells the person who watches one sentence.
+        used: the trainer sets it to the device that it uses, for the bundle's record.
+        gpus: how many GPUs that are.
     """
 
     seed: int
@@ -100,6 +102,8 @@ class Run:
     interrupt: Interrupt = field(default_factory=Interrupt)
     listeners: tuple[Listener, ...] = ()
     say: Callable[[str], None] = lambda _message: None
+    used: str = "cpu"
+    gpus: int = 0
 
     def epoch(self, number: int, metrics: Mapping[str, float], learning_rate: float | None = None) -> None:
         """Report an epoch (or boosting round), counted from 1.

@@ -51,18 +51,13 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def origin(seconds: float) -> dict[str, Any]:
-    """Where and how a model was made; none of it decides what the model is.
-
-    Args:
-        seconds: wall time of the training.
-    """
+def origin() -> dict[str, Any]:
+    """Which code and run made a model; none of it decides what the model is."""
     return {
         "git_commit": os.environ.get("SLUICEWAY_GIT_COMMIT") or _git_commit(),
         "run_id": os.environ.get("SLUICEWAY_RUN_ID", ""),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "seconds": round(seconds, 3),
     }
 
 

@@ -1,6 +1,5 @@
 """Trains a model from a feature set and writes its bundle."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from components.features.schema import FeatureSchema
 from components.settings import settings
 from components.train.checkpoints import StoredCheckpoints
 from components.train.contract import Data, DeviceWish, Fitted, Listener, NoGraph, Run, Trainer
+from components.train.environment import Meter
 from components.train.event_file import EventFile
 from components.train.exports import check_kinds
 from components.train.feature_set import Split
@@ -124,7 +124,7 @@ def train(
         StorageFull: the bundle or a checkpoint does not fit on the disk.
         Interrupted: SIGTERM came; the state is saved.
     """
-    began = time.monotonic()
+    meter = Meter()
     wait_without_spinning()
     _check_seed(seed)
     check_kinds(exports)
@@ -138,11 +138,12 @@ def train(
         run = replace(run, checkpoints=_checkpoints(checkpoint_uri, digest(identity)))
         history = History()
         with _epoch_log(model_name, maker, identity, found, say) as log, _event_file(logs) as events:
+            run = replace(run, listeners=(history, *log, *events))
             with _installed(trainer, maker):
-                fitted = maker.fit(data, parameters, replace(run, listeners=(history, *log, *events)))
+                fitted = maker.fit(data, parameters, run)
     made, metrics = _measured(data, maker.framework, fitted, identity, tolerance)
-    made = replace(made, origin={"search": found.facts()} if found else {}, exports=tuple(exports))
-    manifest = write(bundle, made, began)
+    made = replace(made, device=run.used, search=found.facts() if found else {}, exports=tuple(exports))
+    manifest = write(bundle, made, meter)
     run.checkpoints.clear()
     for file in events if history.epochs else ():
         file.finish(parameters, metrics)
@@ -183,7 +184,7 @@ def _epoch_log(
     model_name: str, maker: Trainer, identity: dict[str, Any], found: Found | None, say: Callable[[str], None]
 ) -> Iterator[tuple[Listener, ...]]:
     """MLflow as a listener of trainers whose epochs take a while; importing it costs more than scikit-learn's fits."""
-    if not model_name or maker.framework == "sklearn":
+    if not model_name or (maker.framework == "sklearn" and found is None):
         yield ()
         return
     with tracked(model_name, identity, digest(identity), say, found.run_id if found else "") as log:

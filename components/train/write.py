@@ -1,6 +1,5 @@
 """Writes a bundle whole: native model, graph and its other forms, MLflow files, manifest, signature."""
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from components.features.schema import FeatureSchema
 from components.files import whole_folder
 from components.train import mlmodel
 from components.train.contract import Fitted
+from components.train.environment import PACKAGES_FILE, Meter, machine, packages
 from components.train.exports import export
 from components.train.feature_set import Split
 from components.train.recipe import digest, origin
@@ -36,7 +36,8 @@ class Made:
         recipe: what decided what it is.
         graph: the ONNX graph, where it holds parity.
         parity: how far the graph is from the model.
-        origin: where it was made, beside what :func:`components.train.recipe.origin` knows.
+        device: what it was trained on.
+        search: what the search for its parameters did.
         exports: which other forms of the graph to write.
     """
 
@@ -48,17 +49,18 @@ class Made:
     recipe: dict[str, Any]
     graph: "onnx.ModelProto | None"
     parity: Parity
-    origin: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    search: dict[str, Any] = field(default_factory=dict)
     exports: tuple[str, ...] = ()
 
 
-def write(bundle: Path, made: Made, began: float) -> BundleManifest:
+def write(bundle: Path, made: Made, meter: Meter) -> BundleManifest:
     """Write the bundle.
 
     Args:
         bundle: folder to write; it appears whole or not at all.
         made: what goes into it.
-        began: when the training began, by the monotonic clock.
+        meter: has counted since the training began.
 
     Raises:
         StorageFull: there is no space left.
@@ -74,6 +76,7 @@ def write(bundle: Path, made: Made, began: float) -> BundleManifest:
             (folder / ONNX_FILE).write_bytes(made.graph.SerializeToString(deterministic=True))
         exports = export(made.graph, made.exports, folder, made.valid, made.scores, schema)
         (folder / FEATURES_FILE).write_text(schema.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / PACKAGES_FILE).write_text(packages(), encoding="utf-8")
         mlmodel.write(folder, schema, made.valid.inputs.head(EXAMPLE_ROWS), flavor, identity)
         manifest = BundleManifest(
             framework=made.framework,
@@ -83,7 +86,7 @@ def write(bundle: Path, made: Made, began: float) -> BundleManifest:
             prediction_bins=prediction_bins(schema.task, made.scores),
             recipe=made.recipe,
             recipe_digest=identity,
-            origin=origin(time.monotonic() - began) | made.origin,
+            origin=_origin(made, meter),
             parity=made.parity,
             exports=exports,
             files=digest_files(folder),
@@ -91,6 +94,11 @@ def write(bundle: Path, made: Made, began: float) -> BundleManifest:
         (folder / FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         sign_if_asked(folder)
     return manifest
+
+
+def _origin(made: Made, meter: Meter) -> dict[str, Any]:
+    searched = {"search": made.search} if made.search else {}
+    return origin() | machine(made.framework, made.device) | meter.spent() | searched
 
 
 def prediction_bins(task: str, scores: "np.ndarray[Any, Any]") -> tuple[float, ...]:
