@@ -51,14 +51,15 @@ def _merge_artifacts_of_branches() -> None:
 
     def merged(_cls: type, *, dag_outputs_spec: Any, io_store: Any) -> dict[str, Any]:
         return {
-            name: _from_the_branch_that_ran(list(spec.artifact_selectors), io_store)
+            name: from_the_branch_that_ran(list(spec.artifact_selectors), io_store)
             for name, spec in dag_outputs_spec.artifacts.items()
         }
 
     OrchestratorUtils.get_dag_output_artifacts = classmethod(merged)
 
 
-def _from_the_branch_that_ran(selectors: list[Any], io_store: Any) -> Any:
+def from_the_branch_that_ran(selectors: list[Any], io_store: Any) -> Any:
+    """The artifact of the one branch that ran; ``io_store`` is KFP's memory of what tasks have made."""
     made = []
     for selector in selectors:
         with contextlib.suppress(ValueError):  # KFP's word for a task that did not run

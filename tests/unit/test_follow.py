@@ -3,6 +3,8 @@
 import json
 import time
 
+import pytest
+
 from components.step import emit
 from pipelines.follow import Follower
 from pipelines.record import RunRecord, State, StepRecord, read_outputs
@@ -68,3 +70,43 @@ def test_a_kept_step_brings_its_outputs_from_the_cache(tmp_path):
     assert follower.record.step("ingest").metadata("snapshot") == {"rows": 3}
     assert str(follower.record.step("train").artifact("model")) == "/m"
     assert follower.record.step("train").outputs["Output"] == "d"
+
+
+RETRYING = "INFO:root:Task train-2 failed (attempt 1/6). Retrying in 10.0s...\n"
+AGAIN = "05:52:56 - INFO - Executing task \x1b[96m'train-2'\x1b[0m\n"
+
+
+def test_a_killed_step_is_tried_again_under_its_components_name(tmp_path, capsys):
+    follower = Follower(record(tmp_path, "train"))
+    step = follower.record.steps["train"]
+    follower.line(AGAIN)
+    follower.line(emitted(capsys, "train", "started"))
+    follower.line(RETRYING)  # without a word: it was killed
+    assert not follower.in_vain
+    follower.line(AGAIN)
+    follower.line(emitted(capsys, "train", "finished", fact="valid roc_auc 0.9", seconds=1.0))
+    assert (step.state, step.error, list(follower.record.steps)) == (State.DONE, "", ["train"])
+
+
+def test_an_attempt_after_something_unreachable_is_worth_it_and_one_after_bad_input_is_not(tmp_path, capsys):
+    for kind, in_vain in (("Unreachable", False), ("BadInput", True), ("ValueError", True)):
+        follower = Follower(record(tmp_path, "train"))
+        follower.line(emitted(capsys, "train", "failed", kind=kind, message="x", exit_code=1))
+        follower.line(RETRYING)
+        assert follower.in_vain is in_vain, kind
+
+
+def test_a_branch_that_did_not_run_gives_way_to_the_one_that_did():
+    from kfp.local.io import IOStore
+
+    from pipelines.local_run import from_the_branch_that_ran
+
+    class Selector:
+        def __init__(self, producer_subtask):
+            self.producer_subtask, self.output_artifact_key = producer_subtask, "model"
+
+    store = IOStore()
+    store.put_task_output("on-gpus", "model", "the bundle")
+    assert from_the_branch_that_ran([Selector("on-cpus"), Selector("on-gpus")], store) == "the bundle"
+    with pytest.raises(RuntimeError, match="0 of 1"):
+        from_the_branch_that_ran([Selector("on-cpus")], store)
