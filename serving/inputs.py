@@ -196,19 +196,18 @@ def _numeric(name: str, values: Column) -> Column:
 
 
 def _categorical(values: Column) -> Column:
-    # pandas' own strings are interned often; a dictionary makes each distinct value's text once.
-    known: dict[Any, str] = {}
-    done = np.empty(len(values), dtype=object)
-    for row, value in enumerate(values.tolist()):
+    known: dict[Any, str] = {}  # each distinct value's text is made once
+
+    def other(value: Any) -> str:
         if _missing(value):
-            done[row] = ""
-        elif isinstance(value, str):
-            done[row] = value
-        else:
-            key = (type(value), value)
-            if key not in known:
-                known[key] = text(value)
-            done[row] = known[key]
+            return ""
+        key = (type(value), value)
+        if key not in known:
+            known[key] = text(value)
+        return known[key]
+
+    done = np.empty(len(values), dtype=object)
+    done[:] = [value if isinstance(value, str) else other(value) for value in values.tolist()]
     return done
 
 

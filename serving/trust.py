@@ -130,8 +130,11 @@ def load_native(path: Path) -> Any:
         raise BadBundle(f"{path} does not load as a skops model: {error}. Train the model again.") from error
 
 
-def check(path: Path) -> None:
+def check(path: Path) -> list[str]:
     """Refuse a skops file that names a type or a way of loading outside the lists.
+
+    Returns:
+        The types that it names, sorted.
 
     Raises:
         BadBundle: says which types.
@@ -144,12 +147,14 @@ def check(path: Path) -> None:
             state = json.loads(archive.read("schema.json"))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise BadBundle(f"{path} is not a skops file: {error}.") from error
-    refused = sorted({name for name, loader in _nodes(state) if name not in TYPES or loader not in _LOADERS})
+    found = set(_nodes(state))
+    refused = sorted({name for name, loader in found if name not in TYPES or loader not in _LOADERS})
     if refused:
         raise BadBundle(
             f"{path} holds types that a model bundle may not hold: {', '.join(refused)}. "
             "It holds the types that serving/trust.py lists; a model of others can be an ONNX graph."
         )
+    return sorted({name for name, _ in found})
 
 
 def _nodes(state: Any) -> Iterator[tuple[str, str]]:

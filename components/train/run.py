@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
+TRAIN_ROWS = 50_000
+"""Metrics on the train split only show by how much the fit is closer to rows that it has seen: so many are enough."""
+
 TOLERANCE: dict[Framework, float] = {"sklearn": 1e-6, "torch": 1e-5, "tensorflow": 1e-5, "onnx": 1e-5}
 
 
@@ -207,8 +210,9 @@ def _measured(
     data: Data, framework: Framework, fitted: Fitted, identity: dict[str, Any], tolerance: float
 ) -> tuple[Made, dict[str, float]]:
     """Metrics on train and valid, and what goes into the bundle."""
-    schema, splits = data.schema, {"train": data.sample("train"), "valid": data.sample("valid")}
-    with suited_to(splits["train"].inputs.size):
+    schema, fitted_on = data.schema, data.sample("train")
+    splits = {"train": _some(fitted_on, TRAIN_ROWS, identity["seed"]), "valid": data.sample("valid")}
+    with suited_to(fitted_on.inputs.size):
         scores = {name: fitted.predict(split.inputs) for name, split in splits.items()}
         graph, parity = _graph(fitted, splits["valid"], scores["valid"], schema, (tolerance, identity["seed"]))
     if framework == "onnx" and graph is None:
@@ -263,8 +267,23 @@ def _graph(
     except NoGraph as error:
         return None, not_measured(tolerance, str(error))
     made_up = probes(valid.inputs, schema, fitted, seed)
-    some = np.sort(np.random.default_rng(seed).permutation(len(scores))[:REAL_ROWS])
-    wanted = np.concatenate([scores[some], fitted.predict(made_up)])
-    rows = pd.concat([valid.inputs.iloc[some], made_up], ignore_index=True)
-    measured = compare(graph, rows, wanted, schema, tolerance)
+    rows = _drawn(len(scores), REAL_ROWS, seed)
+    wanted = np.concatenate([scores[rows], fitted.predict(made_up)])
+    frame = pd.concat([valid.inputs.iloc[rows], made_up], ignore_index=True)
+    measured = compare(graph, frame, wanted, schema, tolerance)
     return (graph if measured.holds else None), measured
+
+
+def _some(split: Split, at_most: int, seed: int) -> Split:
+    """A split, or so many rows of a longer one."""
+    if len(split.target) <= at_most:
+        return split
+    rows = _drawn(len(split.target), at_most, seed)
+    return Split(split.inputs.iloc[rows], split.target[rows])
+
+
+def _drawn(rows: int, at_most: int, seed: int) -> "np.ndarray[Any, Any]":
+    """Places of at most so many rows, drawn by the seed, in order."""
+    import numpy as np
+
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:at_most])

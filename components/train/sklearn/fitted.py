@@ -60,12 +60,12 @@ class FittedPipeline:
 
         path = folder / _FILE
         skops.io.dump(self.pipeline, path, compression=ZIP_DEFLATED, compresslevel=1)
-        check(path)
+        types = check(path)
         entry = {
             "code": None,
             "pickled_model": _FILE,  # MLflow's name for the file, whatever its format
             "serialization_format": "skops",
-            "skops_trusted_types": sorted(skops.io.get_untrusted_types(file=path)),
+            "skops_trusted_types": types,
             "sklearn_version": version("scikit-learn"),
         }
         pyfunc = {"loader_module": "mlflow.sklearn", "model_path": _FILE, "predict_fn": self._method()}

@@ -30,8 +30,8 @@ def boosted(model: Any) -> dict[str, Any]:
                 missing_left=nodes["missing_go_to_left"],
                 value=nodes["value"],
                 members={
-                    int(place): _members(tree.raw_left_cat_bitsets[nodes["bitset_idx"][place]])
-                    for place in categorical.nonzero()[0]
+                    place: _members(tree.raw_left_cat_bitsets[nodes["bitset_idx"][place]])
+                    for place in categorical.nonzero()[0].tolist()
                 },
             )
     return trees.attributes(len(model._predictors[0]))
@@ -215,4 +215,7 @@ class Trees:
 
 
 def _members(bitset: "Array") -> list[float]:
-    return [float(code) for code in range(256) if (int(bitset[code // 32]) >> (code % 32)) & 1]
+    import numpy as np
+
+    codes: list[float] = np.flatnonzero(np.unpackbits(bitset.view("uint8"), bitorder="little")).astype(float).tolist()
+    return codes
