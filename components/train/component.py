@@ -20,6 +20,7 @@ def train(
     metrics: dsl.Output[dsl.Metrics],
     logs: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
+    mlpipeline_ui_metadata: dsl.Output[dsl.Artifact],
     trainer: str = "hist_gradient_boosting",
     hyperparameters: dict = {},  # noqa: B006 - KFP reads the default, nothing changes it
     seed: int = 0,
@@ -39,6 +40,7 @@ def train(
         metrics: Metrics on the train and valid splits.
         logs: What TensorBoard opens.
         report: How the fit went, as a page.
+        mlpipeline_ui_metadata: What makes the KFP UI offer TensorBoard, by this name alone.
         trainer: hist_gradient_boosting, random_forest, linear, torch or keras; or package.module:callable, a trainer of
             your own in the image.
         hyperparameters: What differs from the trainer's defaults, by the estimator's own parameter names.
@@ -61,11 +63,11 @@ def train(
     from components.step import step
 
     with step("train") as current:
+        from components.train.event_file import ui_metadata
         from components.train.run import train as run
         from components.train.schedule import budget
 
         Path(logs.path).mkdir(parents=True, exist_ok=True)
-
         trained = run(
             Path(features.path),
             Path(model.path),
@@ -82,6 +84,7 @@ def train(
             say=current.progress,
         )
         Path(report.path).write_text(trained.page(), encoding="utf-8")
+        Path(mlpipeline_ui_metadata.path).write_text(ui_metadata(logs.uri), encoding="utf-8")
         for name, value in trained.metrics.items():
             metrics.log_metric(name, value)
         model.metadata.update(trained.metadata())
@@ -153,6 +156,7 @@ def train_job(
     metrics: dsl.Output[dsl.Metrics],
     logs: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
+    mlpipeline_ui_metadata: dsl.Output[dsl.Artifact],
     task_config: dsl.TaskConfig,
     image: str,
     nodes: int = 2,
@@ -176,6 +180,7 @@ def train_job(
         metrics: See train.
         logs: See train.
         report: See train.
+        mlpipeline_ui_metadata: See train.
         task_config: What KFP gives this task, for the pods.
         image: The image that trains.
         nodes: How many pods.
@@ -196,6 +201,7 @@ def train_job(
     from components.step import step
 
     with step("train-job") as current:
+        from components.train.event_file import ui_metadata
         from components.train.trainjob.run import Outputs, launch
         from components.train.trainjob.work import Work
 
@@ -217,6 +223,7 @@ def train_job(
             pod=vars(task_config),
             say=current.progress,
         )
+        Path(mlpipeline_ui_metadata.path).write_text(ui_metadata(logs.uri), encoding="utf-8")
         for name, value in result.metrics.items():
             metrics.log_metric(name, value)
         model.metadata.update(result.metadata)

@@ -52,12 +52,14 @@ class Device:
         precision: ``fp32``, ``bf16`` or ``fp16``.
         room: bytes that the table may take on each of them.
         sentence: the beginning of what is said of it.
+        used: its short name, for the record.
     """
 
     names: tuple[str, ...]
     precision: str
     room: int
     sentence: str
+    used: str = "cpu"
 
     @property
     def policy(self) -> str:
@@ -116,7 +118,7 @@ def decide(wish: DeviceWish, precision: str, found: Found) -> Device:
     size = f" with {memory / 1e9:.1f} GB of memory" if memory else ""
     sentence = f"Training on {count}{found.gpus[0].name}{size} in {chosen};"
     names = tuple(f"GPU:{index}" for index in range(len(found.gpus)))
-    return Device(names, chosen, int(memory * _SHARE), sentence)
+    return Device(names, chosen, int(memory * _SHARE), sentence, f"{count}{found.gpus[0].name}{size}")
 
 
 def _suited(capability: tuple[int, int]) -> str:

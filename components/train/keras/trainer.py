@@ -47,6 +47,7 @@ class KerasTrainer:
         from components.train.keras.device import choose
 
         device = choose(run.device, settings.precision)
+        run.used, run.gpus = device.used, sum(name.startswith("GPU") for name in device.names)
         from components.train.keras.fit import fit
 
         return fit(data, settings, run, device)

@@ -48,6 +48,7 @@ def fit(data: Data, settings: Settings, run: Run) -> FittedNetwork:
         "seed": run.seed,
         "device": run.device,
     }
+    run.used, run.gpus = str(device.accelerator or "cpu"), gpus if device.accelerator else 0
     with distributed.group(size, device.torch, work) as group:
         if group.size > 1:
             run.say(f"{group.size} processes train together.")
