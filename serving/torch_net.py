@@ -72,12 +72,12 @@ class Block(nn.Module):
     """A residual block that normalises first."""
 
     def __init__(self, width: int, dropout: float) -> None:
-        """The hidden layer is twice as wide."""
+        """The hidden layer is as wide."""
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 2 * width)
+        self.up = nn.Linear(width, width)
         self.drop = nn.Dropout(dropout)
-        self.down = nn.Linear(2 * width, width)
+        self.down = nn.Linear(width, width)
 
     def forward(self, h: Tensor) -> Tensor:
         """``(members, n, width)`` to the same."""

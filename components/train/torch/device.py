@@ -17,7 +17,7 @@ from components.train.devices import Accelerator, Sight
 
 _TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SHARE = 0.5  # of the memory that is free, for the encoded rows
-_FEW_VALUES = 20_000_000  # multiplications per batch below which a second thread costs more than it saves
+_WORK = 100_000_000  # multiplications per batch that are worth a thread of their own
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def exact(device: Device, work: int, threads: int) -> Iterator[None]:
     indices = [device.torch.index or 0] if device.torch.type == "cuda" else []
     with torch.random.fork_rng(devices=indices):
         try:
-            torch.set_num_threads(threads if device.torch.type == "cpu" and work >= _FEW_VALUES else 1)
+            torch.set_num_threads(max(1, min(threads, work // _WORK)) if device.torch.type == "cpu" else 1)
             torch.use_deterministic_algorithms(True)
             filling.fill_uninitialized_memory = False
             torch.set_float32_matmul_precision("highest" if device.precision == "fp32" else "high")

@@ -77,7 +77,7 @@ def fitted_in(group: Group, data: Data, settings: Settings, run: Run, device: De
         batch
         * architecture.members
         * architecture.width
-        * (architecture.inputs + 4 * architecture.blocks * architecture.width)
+        * (architecture.inputs + 2 * architecture.blocks * architecture.width)
     )
     with devices.exact(device, work, threads):
         torch.manual_seed(mixed(run.seed))
