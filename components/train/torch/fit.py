@@ -50,6 +50,8 @@ def fit(data: Data, settings: Settings, run: Run) -> FittedNetwork:
     }
     run.used, run.gpus = str(device.accelerator or "cpu"), gpus if device.accelerator else 0
     with distributed.group(size, device.torch, work) as group:
+        if device.accelerator is not None:
+            run.used, run.gpus = device.accelerator.name, group.size
         if group.size > 1:
             run.say(f"{group.size} processes train together.")
         if not group.first:  # in a group of torchrun's: rank 0 saves and tells

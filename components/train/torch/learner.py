@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
@@ -79,11 +78,12 @@ class Learner:
         self._wrapped: nn.Module = self._objective
         if group.size > 1:
             ids = [device.torch] if device.torch.type == "cuda" else None
-            self._wrapped = DistributedDataParallel(self._objective, device_ids=ids, broadcast_buffers=False)
+            self._wrapped = DistributedDataParallel(self._objective, device_ids=ids, forward_sync_buffers=False)
         self._optimiser = _optimiser(self.net, settings, device)
         self._scaler = torch.amp.GradScaler(device.torch.type, enabled=device.precision == "fp16")
         self._best: dict[str, Tensor] = {}
         self.micro = 1 << 62
+        self._compiled = False
         kind = torch.float32 if device.torch.type == "mps" else torch.float64
         self.summed = torch.zeros((), dtype=kind, device=device.torch)
 
@@ -96,7 +96,7 @@ class Learner:
             raw: Tensor = run(numbers, missing, codes)
             return raw
 
-        self._objective.call = call
+        self._objective.call, self._compiled = call, True
 
     def fit_in_memory(self, rows: Rows) -> None:
         """Find how many rows every process of the group has memory for, by a step that changes nothing."""
@@ -130,9 +130,11 @@ class Learner:
                 return self._backward(rows, total, last)
             except torch.OutOfMemoryError as error:
                 self._halve(min(self.micro, len(rows)), error, last)
-            except TorchDynamoException as error:
-                self._say(f"The network is not compiled: {str(error).splitlines()[0]}")
-                self._objective.call = self.net.forward
+            except RuntimeError as error:  # what a compiler raises has no nearer base that is cheap to import
+                if not self._compiled:
+                    raise
+                self._say(f"Going on without compiling the network: {(str(error).splitlines() or [''])[0]}")
+                self._objective.call, self._compiled = self.net.forward, False
             self._optimiser.zero_grad(set_to_none=True)
 
     def _backward(self, rows: Rows, total: int, last: bool) -> Tensor:

@@ -1,0 +1,105 @@
+"""Several processes train one network as one process would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import psutil
+import pytest
+
+from components.train.checkpoints import FILE, StoredCheckpoints
+from components.train.contract import Data, Run
+from components.train.interrupt import Interrupted
+from components.train.torch.trainer import TRAINER
+from tests.feature_sets import feature_set, mixed_frame
+
+CHOSEN = {"epochs": 3, "batch_size": 100, "width": 16, "dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return Data.read(feature_set(tmp_path_factory.mktemp("f") / "features", mixed_frame(505), "binary"))
+
+
+@pytest.fixture(scope="module")
+def alone(data):
+    return fit(data)
+
+
+def fit(data, **around):
+    told = []
+    run = Run(5, "cpu", listeners=(lambda _number, metrics: told.append(dict(metrics)),), **around)
+    fitted = TRAINER.fit(data, TRAINER.parameters("binary") | CHOSEN, run)
+    return told, fitted.predict(data.valid.inputs)
+
+
+def test_two_processes_have_the_losses_and_the_model_of_one(data, alone, monkeypatch):
+    monkeypatch.setenv("SLUICEWAY_TRAIN_PROCESSES", "2")
+    said = []
+    told, predicted = fit(data, say=said.append)
+    assert "2 processes train together." in said
+    assert len(told) == len(alone[0]) == 3
+    for ours, theirs in zip(told, alone[0], strict=True):
+        for name in ("train_loss", "valid_loss"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
+    assert np.abs(predicted - alone[1]).max() < 1e-4
+
+
+def test_a_group_that_is_stopped_leaves_no_process_and_goes_on_alone(data, alone, monkeypatch, tmp_path):
+    monkeypatch.setenv("SLUICEWAY_TRAIN_PROCESSES", "2")
+    kept = StoredCheckpoints(str(tmp_path), "a")
+    run = Run(5, "cpu", kept)
+    run.listeners = (lambda number, _metrics: os.kill(os.getpid(), signal.SIGTERM) if number == 2 else None,)
+    with run.interrupt.listening(), pytest.raises(Interrupted, match="epoch 3, batch 0"):
+        TRAINER.fit(data, TRAINER.parameters("binary") | CHOSEN, run)
+    assert (tmp_path / FILE).exists()
+    assert not [child for child in psutil.Process().children() if "components.train.torch.worker" in child.cmdline()]
+    monkeypatch.delenv("SLUICEWAY_TRAIN_PROCESSES")
+    told, predicted = fit(data, checkpoints=StoredCheckpoints(str(tmp_path), "a"))
+    assert len(told) == 3
+    assert np.abs(predicted - alone[1]).max() < 1e-4
+
+
+def test_a_group_of_torchruns_is_joined(data, alone, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import json, os, sys\n"
+        "from pathlib import Path\n"
+        "from components.train.contract import Data, Run\n"
+        "from components.train.torch.trainer import TRAINER\n"
+        "told = []\n"
+        "run = Run(5, 'cpu', listeners=(lambda _n, metrics: told.append(dict(metrics)),))\n"
+        f"chosen = TRAINER.parameters('binary') | {CHOSEN}\n"
+        "TRAINER.fit(Data.read(Path(sys.argv[1])), chosen, run)\n"
+        "Path(sys.argv[2], os.environ['RANK']).write_text(json.dumps(told))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(data.folder), str(tmp_path)], check=True, env=environment, timeout=120)
+    assert json.loads((tmp_path / "1").read_text()) == []  # only rank 0 tells
+    for ours, theirs in zip(json.loads((tmp_path / "0").read_text()), alone[0], strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
+
+
+def test_workers_end_when_the_first_process_is_killed(data):
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from components.train.contract import Data, Run\n"
+        "from components.train.torch.trainer import TRAINER\n"
+        "run = Run(5, 'cpu', listeners=(lambda n, _m: print(n, flush=True),))\n"
+        f"chosen = TRAINER.parameters('binary') | {CHOSEN} | {{'epochs': 10000, 'patience': 10000}}\n"
+        "TRAINER.fit(Data.read(Path(sys.argv[1])), chosen, run)\n"
+    )
+    environment = os.environ | {"SLUICEWAY_TRAIN_PROCESSES": "2"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(data.folder)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout.readline() == "1\n"
+    (worker,) = psutil.Process(process.pid).children()
+    process.kill()
+    process.communicate()
+    worker.wait(10)
