@@ -236,13 +236,13 @@ def test_it_listens_on_the_loopback_address_only(client):
 
 
 def test_sigterm_lets_requests_in_flight_finish_and_exits_with_0(folder, bundle):
-    with serving(bundle, folder / "slow.log", SLUICEWAY_FAULTS="delay_ms=700") as (client, process):
+    with serving(bundle, folder / "slow.log", SLUICEWAY_FAULTS="delay_ms=2500") as (client, process):
         assert "FAULTS ARE INJECTED" in (folder / "slow.log").read_text()
         seen = []
         url = f"{client.base_url}/v1/models/m:predict"
         request = threading.Thread(target=lambda: seen.append(httpx.post(url, json={"instances": [ROW]})))
         request.start()
-        time.sleep(0.3)
+        time.sleep(1.2)  # it is there, and not yet answered, on a busy machine too
         process.send_signal(signal.SIGTERM)
         request.join()
         assert seen[0].status_code == 200
