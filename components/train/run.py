@@ -16,7 +16,7 @@ from components.train.environment import Meter
 from components.train.event_file import EventFile
 from components.train.exports import check_kinds
 from components.train.feature_set import Split
-from components.train.history import History
+from components.train.history import History, Progress
 from components.train.hyperparameters import checked
 from components.train.parity import REAL_ROWS, compare, not_measured, probes
 from components.train.recipe import digest, recipe
@@ -141,7 +141,8 @@ def train(
         run = replace(run, checkpoints=_checkpoints(checkpoint_uri, digest(identity)))
         history = History()
         with _epoch_log(model_name, maker, identity, found, say) as log, _event_file(logs) as events:
-            run = replace(run, listeners=(history, *log, *events))
+            live = () if maker.framework == "sklearn" else (Progress(say),)  # its rounds are told when all are done
+            run = replace(run, listeners=(history, *live, *log, *events))
             with _installed(trainer, maker):
                 fitted = maker.fit(data, parameters, run)
     made, metrics = _measured(data, maker.framework, fitted, identity, tolerance)

@@ -1,5 +1,8 @@
 """The frameworks beside scikit-learn, through the compiled pipeline until they serve."""
 
+import signal
+import time
+
 import pytest
 from sklearn.datasets import load_diabetes, load_digits
 
@@ -38,8 +41,25 @@ def test_keras_on_ten_classes_is_registered_and_serves(road):
     assert loaded_by_mlflow(road, "digits", digits.head(5).astype("float64")).shape == (5, 10)
 
 
-def test_pytorch_on_a_regression_is_registered_and_serves(road):
-    promoted(road, {"source_uri": "sklearn://diabetes", "trainer": "torch"})
+def test_pytorch_on_a_regression_goes_on_where_a_killed_run_was_and_serves(road):
+    parameters = {
+        "source_uri": "sklearn://diabetes",
+        "trainer": "torch",
+        "hyperparameters": '{"epochs": 400, "patience": 400, "width": 32}',
+    }
+    killed = road.start(parameters)
+    deadline = time.monotonic() + 120
+    while not list(road.home.glob("store/checkpoints/*/checkpoint.safetensors")):
+        assert killed.poll() is None, "the run ended before it had kept a state"
+        assert time.monotonic() < deadline, "no state was kept"
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+
+    promoted(road, parameters)
+    newest = max((road.home / "runs").glob("*/kfp.log"), key=lambda log: log.stat().st_mtime)
+    assert "Going on from the checkpoint" in newest.read_text()
+    assert not list(road.home.glob("store/checkpoints/*/checkpoint.safetensors")), "an ended training keeps no state"
     rows = load_diabetes(as_frame=True).data
     assert road.answers("diabetes", rows.iloc[0].to_dict()) == 200
     assert loaded_by_mlflow(road, "diabetes", rows.head(5)).reshape(-1).shape == (5,)

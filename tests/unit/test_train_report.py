@@ -1,7 +1,7 @@
 """The training as a page."""
 
 from components.train.contract import Run
-from components.train.history import History
+from components.train.history import History, Progress
 from components.train.report import report
 from components.train.run import train
 from tests.feature_sets import feature_set, mixed_frame
@@ -33,3 +33,14 @@ def test_a_trainer_without_epochs_has_a_page_without_curves(tmp_path):
     features = feature_set(tmp_path / "features", mixed_frame(), "binary")
     made = train(features, tmp_path / "bundle", trainer="linear")
     assert "<svg" not in made.page()
+
+
+def test_a_watcher_is_told_of_epochs_at_a_readable_pace(monkeypatch):
+    said, now = [], [100.0]
+    monkeypatch.setattr("components.train.history.time.monotonic", lambda: now[0])
+    watch = Progress(said.append, every=2.0)
+    for epoch in range(1, 8):
+        watch(epoch, {"train_loss": 0.5, "valid_roc_auc": 0.81234, "rows_per_second": 9000.0})
+        now[0] += 1.0
+    assert said[0] == "epoch 1: train_loss 0.5, valid_roc_auc 0.8123"
+    assert [line.split(":")[0] for line in said] == ["epoch 1", "epoch 3", "epoch 5", "epoch 7"]
