@@ -48,10 +48,8 @@ def fit(data: Data, settings: Settings, run: Run) -> FittedNetwork:
         "seed": run.seed,
         "device": run.device,
     }
-    run.used, run.gpus = str(device.accelerator or "cpu"), gpus if device.accelerator else 0
     with distributed.group(size, device.torch, work) as group:
-        if device.accelerator is not None:
-            run.used, run.gpus = device.accelerator.name, group.size
+        run.used, run.gpus = str(device.accelerator or "cpu"), group.size if device.accelerator else 0
         if group.size > 1:
             run.say(f"{group.size} processes train together.")
         if not group.first:  # in a group of torchrun's: rank 0 saves and tells
@@ -124,7 +122,7 @@ class _Target:
     def tensor(self, values: NDArray[Any], schema: FeatureSchema) -> Tensor:
         """Values of the target as the loss takes them."""
         if schema.task != "regression":
-            return torch.from_numpy(np.asarray(values, "int64"))
+            return torch.from_numpy(np.array(values, "int64"))
         return torch.from_numpy(((np.asarray(values, "float64") - self.centre) / self.spread).astype("float32"))
 
 

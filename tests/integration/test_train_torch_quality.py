@@ -1,0 +1,33 @@
+"""The torch trainer's defaults on real data."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from components.evaluate.metrics import measure
+from components.train.run import train
+from serving.bundle import load
+from tests.feature_sets import TELCO, feature_set, sklearn_frame, telco_frame
+
+
+def measured(tmp_path, frame, task, seed=0):
+    features = feature_set(tmp_path / f"f{seed}", frame, task, seed=seed)
+    made = train(features, tmp_path / f"b{seed}", trainer="torch", device="cpu")
+    assert made.manifest.runtime == "onnx", made.manifest.parity
+    rows = pd.read_parquet(features / "test.parquet")
+    return measure(task, rows["target"].to_numpy(), load(tmp_path / f"b{seed}").predict(rows))
+
+
+@pytest.mark.skipif(not TELCO.exists(), reason="the telco set is not beside the repository")
+def test_telco_defaults_reach_an_auc_of_084_on_average_over_five_splits(tmp_path):
+    found = [measured(tmp_path, telco_frame(), "binary", seed)["roc_auc"] for seed in range(5)]
+    assert np.mean(found) >= 0.84, found
+
+
+def test_digits_are_told_apart(tmp_path):
+    assert measured(tmp_path, sklearn_frame("digits"), "multiclass")["accuracy"] >= 0.95
+
+
+def test_diabetes_is_about_as_good_as_a_linear_model(tmp_path):
+    found = [measured(tmp_path, sklearn_frame("diabetes"), "regression", seed)["r2"] for seed in range(3)]
+    assert np.mean(found) >= 0.43, found  # ridge regression: 0.476, gradient boosting: 0.397
