@@ -1,5 +1,6 @@
 """The accelerators of this machine: which one to train on, why there is none, and how busy they are."""
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -119,6 +120,32 @@ def driver() -> Driver | None:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return None
+
+
+def first(count: int) -> list[str]:
+    """UUIDs of the first GPUs that this process may use, for a framework that does not tell them; empty without NVML.
+
+    ``CUDA_VISIBLE_DEVICES`` names them by UUID or by NVML's number; in a pod the driver shows only the pod's own.
+    """
+    if not count:
+        return []
+    import pynvml
+
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    try:
+        pynvml.nvmlInit()
+        try:
+            named = visible or [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            return [
+                _text(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(int(name))))
+                if name.isdigit()
+                else name
+                for name in named[:count]
+            ]
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return []
 
 
 @dataclass

@@ -14,7 +14,7 @@ _TRAIN, _VALID = "var(--warn)", "var(--accent)"
 _BESIDE = {
     "learning_rate": ("Learning rate", ""),
     "rows_per_second": ("Rows per second", ""),
-    "gpu_utilisation": ("GPU in use", " %"),
+    "gpu_utilisation": ("Share of the time in which the GPU is busy", ""),
     "gpu_memory_gb": ("GPU memory", " GB"),
 }
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from components.errors import BadInput
-from components.train.devices import Accelerator, Driver, Sampler, Sight, choose, driver
+from components.train.devices import Accelerator, Driver, Sampler, Sight, choose, driver, first
 from components.train.torch import device as torch_device
 from components.train.torch.distributed import processes
 
@@ -157,3 +157,23 @@ def test_without_nvml_or_a_gpu_nothing_is_sampled(monkeypatch):
         with Sampler(names) as sampler:
             pass
         assert sampler.metrics() == sampler.whole() == {}
+
+
+def test_the_first_gpus_are_those_that_this_process_may_use(monkeypatch):
+    class Numbered(Nvml):
+        def nvmlDeviceGetCount(self):  # noqa: N802
+            return 4
+
+        def nvmlDeviceGetHandleByIndex(self, index):  # noqa: N802
+            return index
+
+        def nvmlDeviceGetUUID(self, index):  # noqa: N802
+            return f"GPU-{index}"
+
+    monkeypatch.setitem(sys.modules, "pynvml", Numbered())
+    assert first(0) == []
+    assert first(2) == ["GPU-0", "GPU-1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 1")
+    assert first(2) == ["GPU-3", "GPU-1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-abc")
+    assert first(1) == ["GPU-abc"]

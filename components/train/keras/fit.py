@@ -1,6 +1,7 @@
 """One fit, from a feature set to the model that takes raw columns."""
 
 from components.train.contract import Data, Run
+from components.train.devices import Sampler, first
 from components.train.keras.device import Device
 from components.train.keras.encoding import Encoding
 from components.train.keras.fitted import FittedNetwork
@@ -22,7 +23,8 @@ def fit(data: Data, settings: Settings, run: Run, device: Device) -> FittedNetwo
     rows = source(data, encoding, run.seed, device.room)
     loop = Loop(learner, rows, encoding.encode(data.sample("valid")), settings, run)
     run.say(f"{device.sentence} {loop.progress.batch:,} rows at a time, {rows.how}.")
-    best = loop.train()
+    with Sampler(first(run.gpus)) as sampler:
+        best = loop.train(sampler.metrics)
     core = network(encoding, shape, run.seed)
     core.set_weights(best)
     settle_unseen(core, encoding)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,10 +67,14 @@ class Loop:
         self._best: list[NDArray[Any]] = learner.weights()
         self._steps = 1
         self._saved_at, self._saving = -math.inf, 0.0
+        self._usage: Callable[[], dict[str, float]] = dict
         self._last = self._state()
 
-    def train(self) -> list[NDArray[Any]]:
+    def train(self, usage: Callable[[], dict[str, float]] = dict) -> list[NDArray[Any]]:
         """Train to the end.
+
+        Args:
+            usage: what the devices did since it was last asked, told with each epoch.
 
         Returns:
             The weights of the epoch with the lowest valid loss.
@@ -78,6 +83,7 @@ class Loop:
             BadInput: a loss is not a number, one row does not fit on the device, or the checkpoint is of another model.
             Interrupted: SIGTERM came; the state is saved.
         """
+        self._usage = usage
         self._resume()
         while self.progress.epoch < self._settings.epochs and not self._stale():
             try:
@@ -104,7 +110,8 @@ class Loop:
             now.totals = (float(totals[0]), float(totals[1]))
             self._between(number)
         valid = self._learner.measure(self._valid, now.batch * _AHEAD)
-        self._end(number, {"train_loss": now.totals[0] / now.totals[1], "valid_loss": valid}, rate)
+        losses = {"train_loss": now.totals[0] / now.totals[1], "valid_loss": valid}
+        self._end(number, losses | self._usage(), rate)
 
     def _end(self, number: int, metrics: dict[str, float], rate: float) -> None:
         now = self.progress
