@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import psutil
@@ -63,7 +65,7 @@ def test_a_group_that_is_stopped_leaves_no_process_and_goes_on_alone(data, alone
     assert np.abs(predicted - alone[1]).max() < 1e-4
 
 
-def test_a_group_of_torchruns_is_joined(data, alone, tmp_path):
+def test_a_group_that_torchrun_or_a_trainjob_started_is_joined(data, alone, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(
         "import json, os, sys\n"
@@ -76,30 +78,29 @@ def test_a_group_of_torchruns_is_joined(data, alone, tmp_path):
         "TRAINER.fit(Data.read(Path(sys.argv[1])), chosen, run)\n"
         "Path(sys.argv[2], os.environ['RANK']).write_text(json.dumps(told))\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(data.folder), str(tmp_path)], check=True, env=environment, timeout=120)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    around = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    around |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, str(script), str(data.folder), str(tmp_path)]
+    started = [subprocess.Popen(command, env=around | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    assert [process.wait(120) for process in started] == [0, 0]
     assert json.loads((tmp_path / "1").read_text()) == []  # only rank 0 tells
     for ours, theirs in zip(json.loads((tmp_path / "0").read_text()), alone[0], strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
 
 
-def test_workers_end_when_the_first_process_is_killed(data):
-    script = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from components.train.contract import Data, Run\n"
-        "from components.train.torch.trainer import TRAINER\n"
-        "run = Run(5, 'cpu', listeners=(lambda n, _m: print(n, flush=True),))\n"
-        f"chosen = TRAINER.parameters('binary') | {CHOSEN} | {{'epochs': 10000, 'patience': 10000}}\n"
-        "TRAINER.fit(Data.read(Path(sys.argv[1])), chosen, run)\n"
-    )
-    environment = os.environ | {"SLUICEWAY_TRAIN_PROCESSES": "2"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(data.folder)], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert process.stdout.readline() == "1\n"
-    (worker,) = psutil.Process(process.pid).children()
-    process.kill()
-    process.communicate()
-    worker.wait(10)
+def test_a_worker_ends_when_the_process_that_started_it_is_gone(data, tmp_path):
+    settings = TRAINER.parameters("binary") | CHOSEN
+    work = {"features": str(data.folder), "settings": settings, "seed": 5, "device": "cpu", "rank": 1, "size": 2}
+    around = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-m", "components.train.torch.worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=around) as worker:
+        worker.stdin.write(json.dumps(work | {"store": (tmp_path / "store").as_uri()}) + "\n")
+        worker.stdin.flush()
+        while not (tmp_path / "store").exists() and worker.poll() is None:
+            time.sleep(0.02)
+        assert worker.poll() is None  # it waits for rank 0
+        worker.stdin.close()  # as the kernel does when that is killed
+        assert worker.wait(20) == 1

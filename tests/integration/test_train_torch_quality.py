@@ -1,21 +1,25 @@
 """The torch trainer's defaults on real data."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from components.evaluate.metrics import measure
-from components.train.run import train
-from serving.bundle import load
+from components.train.contract import Data, Run
+from components.train.feature_set import read_split
+from components.train.parity import compare
+from components.train.torch.trainer import TRAINER
 from tests.feature_sets import TELCO, feature_set, sklearn_frame, telco_frame
 
 
 def measured(tmp_path, frame, task, seed=0):
-    features = feature_set(tmp_path / f"f{seed}", frame, task, seed=seed)
-    made = train(features, tmp_path / f"b{seed}", trainer="torch", device="cpu")
-    assert made.manifest.runtime == "onnx", made.manifest.parity
-    rows = pd.read_parquet(features / "test.parquet")
-    return measure(task, rows["target"].to_numpy(), load(tmp_path / f"b{seed}").predict(rows))
+    folder = feature_set(tmp_path / f"f{seed}", frame, task, seed=seed)
+    data = Data.read(folder)
+    fitted = TRAINER.fit(data, TRAINER.parameters(task), Run(0, "cpu"))
+    rows = read_split(folder, "test", data.schema)
+    predicted = fitted.predict(rows.inputs)
+    parity = compare(fitted.graph(data.schema), rows.inputs, predicted, data.schema, 1e-5)
+    assert parity.holds, parity.reason
+    return measure(task, rows.target, predicted)
 
 
 @pytest.mark.skipif(not TELCO.exists(), reason="the telco set is not beside the repository")
