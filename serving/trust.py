@@ -4,16 +4,19 @@ skops refuses what it does not know, but what it knows is wide: every scikit-lea
 A bundle needs far less, so a file is checked against this list before skops reads it. There is no prefix in it: a new
 kind of model is a new line here, reviewed.
 
-The list checks types, not contents. A forged ``Tree`` or ``TreePredictor`` can still hold indices out of range and
-crash the process (which is why skops itself trusts no ``Tree``); the digests in ``bundle.json`` are what says that a
-file is the one that training wrote.
+The list checks types, not contents, but for trees: scikit-learn follows their indices without looking, so a forged one
+could read beyond its arrays (which is why skops itself trusts no ``Tree``), and they are looked at after loading. That
+a file is the one that training wrote is what the digests in ``bundle.json`` say.
 """
 
 import json
+import math
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from components.errors import BadBundle
 
@@ -125,9 +128,49 @@ def load_native(path: Path) -> Any:
     import skops.io
 
     try:
-        return skops.io.load(path, trusted=sorted(TYPES))
-    except (TypeError, ValueError, KeyError, AttributeError, ImportError) as error:
+        model = skops.io.load(path, trusted=sorted(TYPES))
+        sound = all(_is_sound(*tree) for tree in _trees(model))
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ImportError) as error:
         raise BadBundle(f"{path} does not load as a skops model: {error}. Train the model again.") from error
+    if not sound:
+        raise BadBundle(f"{path} holds a tree whose nodes lead nowhere. Train the model again.")
+    return model
+
+
+def _trees(model: Any, width: float = math.inf) -> Iterator[tuple[Any, float]]:
+    """Every tree below an estimator, with how many columns it is given."""
+    if hasattr(model, "estimators_") or hasattr(model, "_predictors") or hasattr(model, "tree_"):
+        width = min(width, model.n_features_in_)
+    inner = [step for _, step in getattr(model, "steps", ())]
+    inner += [one.estimator for one in getattr(model, "calibrated_classifiers_", ())]
+    inner += [model.estimator] if type(model).__name__ == "FrozenEstimator" else []
+    for estimator in [*inner, *getattr(model, "estimators_", ())]:
+        yield from _trees(estimator, width)
+    for tree in [tree for iteration in getattr(model, "_predictors", ()) for tree in iteration]:
+        yield tree, width
+    if hasattr(model, "tree_"):
+        yield model.tree_, width
+
+
+def _is_sound(tree: Any, width: float) -> bool:
+    """Whether a tree's nodes lead to later nodes, and look at columns, that are there."""
+    if type(tree).__name__ == "TreePredictor":
+        nodes = tree.nodes
+        places = np.flatnonzero(nodes["is_leaf"] == 0)
+        left, right, features = nodes["left"], nodes["right"], nodes["feature_idx"]
+        sets = nodes["bitset_idx"][places][nodes["is_categorical"][places] != 0]
+        if len(sets) and sets.max() >= len(tree.raw_left_cat_bitsets):
+            return False
+    else:
+        if tree.node_count != tree.capacity:
+            return False
+        left, right, features = tree.children_left, tree.children_right, tree.feature
+        places = np.flatnonzero(left != -1)
+    children = np.stack([left[places], right[places]]).astype("int64")
+    looked_at = features[places].astype("int64")
+    return bool(
+        (children > places).all() and (children < len(left)).all() and ((looked_at >= 0) & (looked_at < width)).all()
+    )
 
 
 def check(path: Path) -> list[str]:

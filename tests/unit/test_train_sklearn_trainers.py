@@ -235,3 +235,49 @@ def test_a_native_model_that_unpacks_to_far_more_than_its_size_is_refused(tmp_pa
         archive.writestr("schema.json", " " * 50_000_000)
     with pytest.raises(BadBundle, match="unpacks to 50,000,000 bytes"):
         load_native(path)
+
+
+def forged_forest(pipeline):
+    tree = pipeline.steps[-1][1].estimators_[3].tree_
+    state = tree.__getstate__()
+    state["nodes"]["left_child"][0] = 10**6
+    tree.__setstate__(state)
+
+
+def looping_forest(pipeline):
+    tree = pipeline.steps[-1][1].estimators_[0].tree_
+    state = tree.__getstate__()
+    state["nodes"]["right_child"][0] = 0
+    tree.__setstate__(state)
+
+
+def forest_of_other_columns(pipeline):
+    tree = pipeline.steps[-1][1].estimators_[0].tree_
+    state = tree.__getstate__()
+    state["nodes"]["feature"][0] = 4
+    tree.__setstate__(state)
+
+
+def forged_boosting(pipeline):
+    pipeline.steps[-1][1]._predictors[2][0].nodes["left"][0] = 10**6
+
+
+def boosting_of_unknown_sets(pipeline):
+    for (tree,) in pipeline.steps[-1][1]._predictors:
+        tree.raw_left_cat_bitsets = tree.raw_left_cat_bitsets[:0]
+
+
+@pytest.mark.parametrize(
+    "forge", [forged_forest, looping_forest, forest_of_other_columns, forged_boosting, boosting_of_unknown_sets]
+)
+def test_a_tree_that_leads_out_of_its_arrays_is_refused(tmp_path, mixed, forge):
+    import skops.io
+
+    _, model = fitted(mixed, "hist_gradient_boosting" if "boosting" in forge.__name__ else "random_forest")
+    path = tmp_path / "model.skops"
+    skops.io.dump(model.pipeline, path)
+    load_native(path)
+    forge(model.pipeline)
+    skops.io.dump(model.pipeline, path)
+    with pytest.raises(BadBundle, match="a tree whose nodes lead nowhere"):
+        load_native(path)
