@@ -97,10 +97,17 @@ def test_a_worker_ends_when_the_process_that_started_it_is_gone(data, tmp_path):
     around = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, "-m", "components.train.torch.worker"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=around) as worker:
-        worker.stdin.write(json.dumps(work | {"store": (tmp_path / "store").as_uri()}) + "\n")
+        worker.stdin.write(json.dumps(work | {"store": (tmp_path / "store").as_uri(), "ready": str(tmp_path)}) + "\n")
         worker.stdin.flush()
         while not (tmp_path / "store").exists() and worker.poll() is None:
             time.sleep(0.02)
         assert worker.poll() is None  # it waits for rank 0
         worker.stdin.close()  # as the kernel does when that is killed
         assert worker.wait(20) == 1
+
+
+def test_a_worker_that_cannot_start_is_said_at_once(data, monkeypatch):
+    monkeypatch.setenv("SLUICEWAY_TRAIN_PROCESSES", "2")
+    monkeypatch.setattr("components.train.torch.distributed.sys.executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="The training process 1 ended with 1"):
+        fit(data)

@@ -163,6 +163,8 @@ def exact(device: Device, work: int, threads: int) -> Iterator[None]:
     filling: Any = torch.utils.deterministic
     fills, matmul = filling.fill_uninitialized_memory, torch.get_float32_matmul_precision()
     indices = [device.torch.index or 0] if device.torch.type == "cuda" else []
+    for index in indices:
+        torch.cuda.set_device(index)  # what NCCL and the compiler go by
     with torch.random.fork_rng(devices=indices):
         try:
             torch.set_num_threads(max(1, min(threads, work // _WORK)) if device.torch.type == "cpu" else 1)

@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -127,7 +128,8 @@ def group(size: int, device: torch.device, work: dict[str, Any]) -> Iterator[Gro
     elif size > 1:
         with tempfile.TemporaryDirectory(prefix="sluiceway-group-") as folder:
             store = Path(folder, "store").as_uri()
-            with _workers(size, {**work, "store": store, "size": size}):
+            with _workers(size, {**work, "store": store, "size": size, "ready": folder}) as workers:
+                _wait_until_ready(Path(folder), workers)
                 join(backend, store, 0, size)
                 with _ended():
                     yield Group(0, size)
@@ -151,7 +153,7 @@ def _ended() -> Iterator[None]:
 
 
 @contextmanager
-def _workers(size: int, work: dict[str, Any]) -> Iterator[None]:
+def _workers(size: int, work: dict[str, Any]) -> Iterator[list[subprocess.Popen[str]]]:
     """The processes of rank 1 and up. They end with the block, and when this process is killed: their input closes."""
     started: list[subprocess.Popen[str]] = []
     try:
@@ -162,15 +164,26 @@ def _workers(size: int, work: dict[str, Any]) -> Iterator[None]:
             )
             started.append(worker)
             assert worker.stdin is not None
-            worker.stdin.write(json.dumps({**work, "rank": rank}) + "\n")
-            worker.stdin.flush()
-        yield
+            with suppress(BrokenPipeError):  # it has ended already, which is noticed below
+                worker.stdin.write(json.dumps({**work, "rank": rank}) + "\n")
+                worker.stdin.flush()
+        yield started
     finally:
         for worker in started:
             worker.kill()
             worker.wait()
             if worker.stdin is not None:
-                worker.stdin.close()
+                with suppress(BrokenPipeError):
+                    worker.stdin.close()
+
+
+def _wait_until_ready(folder: Path, workers: list[subprocess.Popen[str]]) -> None:
+    """Wait for the workers where their end is seen: a group waits half an hour for one that is gone."""
+    for rank, worker in enumerate(workers, 1):
+        while not (folder / str(rank)).exists():
+            if worker.poll() is not None:
+                raise RuntimeError(f"The training process {rank} ended with {worker.returncode}; its error is above.")
+            time.sleep(0.02)
 
 
 def _environment(size: int) -> dict[str, str]:

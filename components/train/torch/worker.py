@@ -23,6 +23,7 @@ def main() -> None:
     settings = Settings.checked(work["settings"])
     run = Run(work["seed"], work["device"])
     device = device_of(settings, run, work["rank"])
+    Path(work["ready"], str(work["rank"])).touch()
     join("nccl" if device.torch.type == "cuda" else "gloo", work["store"], work["rank"], work["size"])
     fitted_in(Group(work["rank"], work["size"]), Data.read(Path(work["features"])), settings, run, device)
 
