@@ -19,7 +19,7 @@ run: $(VENV)/run.stamp ## train on real data and deploy the model on this machin
 	@$(BIN)/sluiceway run train-and-deploy
 
 test: $(VENV)/test.stamp ## run every test
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 demo: $(VENV)/run.stamp ## the story in four acts: promoted, promoted, blocked, rolled back
 	@$(BIN)/sluiceway demo
