@@ -24,7 +24,7 @@ from serving.trust import load_native
 from tests.feature_sets import feature_set, mixed_frame, sklearn_frame
 
 TRAINERS = ["hist_gradient_boosting", "linear", "random_forest"]
-SMALL = {"random_forest": {"n_estimators": 30}, "hist_gradient_boosting": {"max_iter": 80}}
+SMALL = {"random_forest": {"n_estimators": 20}, "hist_gradient_boosting": {"max_iter": 40}}
 
 
 def rare_frame() -> pd.DataFrame:
@@ -86,7 +86,7 @@ def test_boosting_stops_by_the_weights_that_it_fits_to(rare):
     counts = np.bincount(data.train.target)
     weights = (len(data.train.target) / (2 * counts))[data.valid.target]
     losses = -np.log(model.predict(data.valid.inputs)[np.arange(len(weights)), data.valid.target])
-    assert told.epochs[80]["valid_loss"] == pytest.approx(np.average(losses, weights=weights))
+    assert told.epochs[40]["valid_loss"] == pytest.approx(np.average(losses, weights=weights))
 
 
 @pytest.mark.parametrize("method", ["sigmoid", "isotonic"])
