@@ -22,6 +22,7 @@ from components.settings import Settings, settings
 from pipelines import packages
 from pipelines.follow import Follower
 from pipelines.record import RunRecord, State, StepRecord, read_outputs
+from serving.signing import SIGNING_KEY, VERIFY_KEY, named_by
 
 Watch = Callable[[RunRecord], None]
 
@@ -179,8 +180,15 @@ def _blame(record: RunRecord, code: int) -> None:
 
 
 def _environment(record: RunRecord, current: Settings) -> dict[str, str]:
+    """The steps' environment; keys by their whole path, since model servers run in folders of their own.
+
+    Raises:
+        BadInput: a variable names a key that is not there.
+    """
+    keys = {name: named_by(name) for name in (SIGNING_KEY, VERIFY_KEY)}
     return {
         **os.environ,
+        **{name: str(key.absolute()) for name, key in keys.items() if key is not None},
         "SLUICEWAY_HOME": str(current.home),
         "SLUICEWAY_RUN_ID": record.run_id,
         "SLUICEWAY_PACKAGE_DIGEST": packages.digest(record.folder / "package.yaml"),

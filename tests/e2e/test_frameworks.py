@@ -7,6 +7,7 @@ import pytest
 from sklearn.datasets import load_diabetes, load_digits
 
 from tests.feature_sets import TELCO
+from tests.keys import write_pair
 
 pytestmark = pytest.mark.e2e
 
@@ -33,12 +34,23 @@ def test_pytorch_on_the_telco_set_is_registered_and_serves(road):
     assert road.answers("telco", {"tenure": 3, "Contract": "Month-to-month"}) == 400  # every column is needed
 
 
-def test_keras_on_ten_classes_is_registered_and_serves(road):
-    result = promoted(road, {"source_uri": "sklearn://digits", "trainer": "keras"})
-    assert result["metrics"]["accuracy"]["value"] > 0.9
+def test_keras_on_ten_classes_is_signed_registered_and_serves(road, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # keys are often named as they lie, and a server runs in another folder
+    signing, verify = write_pair(tmp_path, "ours")
+    keys = {"SLUICEWAY_SIGNING_KEY": signing.name, "SLUICEWAY_VERIFY_KEY": verify.name}
+    ended = road.run({"source_uri": "sklearn://digits", "trainer": "keras"}, **keys)
+    assert ended.code == 0, ended.err
+    assert ended.result["metrics"]["accuracy"]["value"] > 0.9
+    assert list(road.home.glob("mlartifacts/*/artifacts/bundle/bundle.sig"))
     digits = load_digits(as_frame=True).data
     assert road.answers("digits", digits.iloc[0].to_dict()) == 200
     assert loaded_by_mlflow(road, "digits", digits.head(5).astype("float64")).shape == (5, 10)
+
+
+def test_a_key_that_is_not_there_ends_the_run_before_its_first_step(road):
+    ended = road.run({}, SLUICEWAY_SIGNING_KEY="nowhere.pem")
+    assert ended.code == 1
+    assert "SLUICEWAY_SIGNING_KEY names the key nowhere.pem, but there is no such file" in ended.err
 
 
 def test_pytorch_on_a_regression_goes_on_where_a_killed_run_was_and_serves(road):

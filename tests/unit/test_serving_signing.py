@@ -8,28 +8,15 @@ import subprocess
 import sys
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 from typer.testing import CliRunner
 
 from components.errors import BadBundle, BadInput
 from pipelines.cli import app
 from serving.bundle import load, verify
 from serving.signing import SIGNING_KEY, VERIFY_KEY, check, sign, sign_if_asked
+from tests.keys import write_pair
 from tests.serving_bundle import rows, write_bundle
-
-
-def write_pair(folder, name, key=None):
-    """A private and a public key as PEM files."""
-    key = key or ec.generate_private_key(ec.SECP256R1())
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    public.write_bytes(
-        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
-    return private, public
 
 
 @pytest.fixture(scope="module")
