@@ -23,7 +23,7 @@ def promoted(road, parameters):
 
 
 def loaded_by_mlflow(road, model, rows):
-    """What any MLflow user gets from the registry; in a process of its own, since MLflow keeps whom it has talked to."""
+    """What any MLflow user gets from the registry, in a process of its own: MLflow keeps whom it has talked to."""
     script = (
         "import sys, mlflow, pandas\n"
         "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
