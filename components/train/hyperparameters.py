@@ -1,11 +1,31 @@
 """Checks the hyperparameters that a user gives against the trainer's own parameters."""
 
 import difflib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from components.errors import BadInput
 from components.features.schema import FeatureSchema
 from components.train.contract import Trainer
+
+_Settings = TypeVar("_Settings", bound=BaseModel)
+
+
+def validated(settings: type[_Settings], values: Mapping[str, Any], name: str) -> _Settings:
+    """The hyperparameters of a trainer that describes them as a pydantic model.
+
+    Raises:
+        BadInput: names the hyperparameter and what is wrong with it.
+    """
+    try:
+        return settings.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadInput(
+            f"The hyperparameter {first['loc'][0]!r} of the trainer {name!r} is {first['input']!r}: {first['msg']}."
+        ) from error
 
 
 def checked(name: str, trainer: Trainer, schema: FeatureSchema, chosen: dict[str, Any]) -> dict[str, Any]:

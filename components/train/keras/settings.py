@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from components.errors import BadInput
+from components.train.hyperparameters import validated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,14 +51,7 @@ class Settings(BaseModel):
         Raises:
             BadInput: names the hyperparameter and what is wrong with it.
         """
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            name, given = first["loc"][0], first["input"]
-            raise BadInput(
-                f"The hyperparameter {name!r} of the trainer 'keras' is {given!r}: {first['msg']}."
-            ) from error
+        return validated(cls, values, "keras")
 
     def batch(self, rows: int) -> int:
         """Rows per step: what was chosen, or a power of two that makes about 50 steps, from 32 to 8,192."""

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from components.errors import BadInput
+from components.train.hyperparameters import validated
 
 LEAST_BATCH, MOST_BATCH = 64, 8192
 
@@ -65,14 +65,7 @@ class Settings(BaseModel):
         Raises:
             BadInput: names the hyperparameter and what is wrong with it.
         """
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            name, given = first["loc"][0], first["input"]
-            raise BadInput(
-                f"The hyperparameter {name!r} of the trainer 'torch' is {given!r}: {first['msg']}."
-            ) from error
+        return validated(cls, values, "torch")
 
     def batch(self, rows: int) -> int:
         """Rows per step: what was chosen, or about a 64th of the rows, a power of two from 64 to 8,192.
