@@ -38,3 +38,19 @@ class Busy(SluicewayError):
     """Another run owns the service; two rollouts of one service never overlap."""
 
     exit_code = 5
+
+
+class Lost(SluicewayError):
+    """This rollout no longer owns the service: another owner has taken it over, or the lock could not be renewed."""
+
+    exit_code = 5
+
+
+class Changed(SluicewayError):
+    """A person or another tool has changed the service in the middle of a rollout; their change is left as it is."""
+
+    exit_code = 6
+
+
+class SignalsLost(SluicewayError):
+    """The metrics that the judge needs cannot be read: never taken for health."""

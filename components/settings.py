@@ -6,7 +6,7 @@ volume or bucket and at the tracking server.
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -17,6 +17,8 @@ class Settings(BaseSettings):
         home: local state: runs, live services, logs (``SLUICEWAY_HOME``).
         store: what outlives a run: contracts and reference samples; a folder or an fsspec URI (``SLUICEWAY_STORE``).
         port: where the service on this machine listens; 0 takes a free one (``SLUICEWAY_PORT``).
+        prometheus: address of the Prometheus that sees the served models, on a cluster (``SLUICEWAY_PROMETHEUS``).
+        webhook: where each decision of a rollout is posted, as Slack takes it; a secret (``SLUICEWAY_WEBHOOK``).
         tracking_uri: MLflow tracking and registry (``MLFLOW_TRACKING_URI``); a SQLite file under home by default.
     """
 
@@ -25,6 +27,8 @@ class Settings(BaseSettings):
     home: Path = Path(".sluiceway")
     store: str = ""
     port: int = Field(default=0, ge=0, le=65535)
+    prometheus: str = ""
+    webhook: SecretStr = SecretStr("")
     tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
 
     def model_post_init(self, _context: object) -> None:

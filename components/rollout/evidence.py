@@ -16,12 +16,18 @@ class Arm:
         errors: requests that failed (5xx or no answer).
         latency: cumulative request counts by bucket edge in milliseconds; the last edge may be infinite.
         predictions: prediction counts by bin or label.
+        restarts: times that one of its servers was started again.
+        compared: answers to held-out rows that were compared with the offline prediction of the same row.
+        mismatched: how many of those differed.
     """
 
     requests: int = 0
     errors: int = 0
     latency: Mapping[float, float] = field(default_factory=dict)
     predictions: Mapping[str, float] = field(default_factory=dict)
+    restarts: int = 0
+    compared: int = 0
+    mismatched: int = 0
 
     def since(self, earlier: "Arm") -> "Arm":
         """The counts that came after an earlier observation.
@@ -33,6 +39,21 @@ class Arm:
             errors=int(_after(self.errors, earlier.errors)),
             latency=_all_after(self.latency, earlier.latency),
             predictions=_all_after(self.predictions, earlier.predictions),
+            restarts=int(_after(self.restarts, earlier.restarts)),
+            compared=int(_after(self.compared, earlier.compared)),
+            mismatched=int(_after(self.mismatched, earlier.mismatched)),
+        )
+
+    def __add__(self, more: "Arm") -> "Arm":
+        """The counts of both together."""
+        return Arm(
+            requests=self.requests + more.requests,
+            errors=self.errors + more.errors,
+            latency=_together(self.latency, more.latency),
+            predictions=_together(self.predictions, more.predictions),
+            restarts=self.restarts + more.restarts,
+            compared=self.compared + more.compared,
+            mismatched=self.mismatched + more.mismatched,
         )
 
     def error_rate(self) -> float:
@@ -61,15 +82,56 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Observation:
-    """Both versions at one moment."""
+class Worse:
+    """How much worse the challenger did by the business metric, over windows that do not overlap.
 
-    stable: Arm
-    canary: Arm
+    Attributes:
+        windows: how many windows both versions had a value in.
+        total: sum over the windows of the champion's value minus the challenger's (the other way round where lower is
+            better), as a share of the metric's range: each is between -1 and 1.
+    """
+
+    windows: int = 0
+    total: float = 0.0
+
+    def __add__(self, more: "Worse") -> "Worse":
+        """Both together."""
+        return Worse(self.windows + more.windows, self.total + more.total)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Both versions at one moment, or in one stretch of time."""
+
+    stable: Arm = Arm()
+    canary: Arm = Arm()
+    business: Worse = Worse()
 
     def since(self, earlier: "Observation") -> "Observation":
         """The counts that came after an earlier observation."""
-        return Observation(self.stable.since(earlier.stable), self.canary.since(earlier.canary))
+        business = Worse(self.business.windows - earlier.business.windows, self.business.total - earlier.business.total)
+        return Observation(self.stable.since(earlier.stable), self.canary.since(earlier.canary), business)
+
+    def __add__(self, more: "Observation") -> "Observation":
+        """The counts of both together."""
+        return Observation(self.stable + more.stable, self.canary + more.canary, self.business + more.business)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is known before a step begins.
+
+    Attributes:
+        baseline: the champion's counts before the step, from which the latency limit is taken; empty when there are
+            none.
+        stable_offline: the champion's predictions of the held-out rows by the live metric's bin or label; empty when
+            not known.
+        canary_offline: the challenger's, likewise.
+    """
+
+    baseline: Arm = Arm()
+    stable_offline: Mapping[str, float] = field(default_factory=dict)
+    canary_offline: Mapping[str, float] = field(default_factory=dict)
 
 
 def _after(now: float, earlier: float) -> float:
@@ -80,3 +142,7 @@ def _all_after(now: Mapping[K, float], earlier: Mapping[K, float]) -> dict[K, fl
     if any(value < earlier.get(key, 0.0) for key, value in now.items()):
         return dict(now)
     return {key: value - earlier.get(key, 0.0) for key, value in now.items()}
+
+
+def _together(one: Mapping[K, float], other: Mapping[K, float]) -> dict[K, float]:
+    return {key: one.get(key, 0.0) + other.get(key, 0.0) for key in {**one, **other}}
