@@ -10,9 +10,11 @@ class Source(Protocol):
 
     Attributes:
         interval_seconds: time between two looks that is worth it: what the source itself is refreshed by.
+        sees_direct: whether requests sent to one version's own address, past the split, are counted too.
     """
 
     interval_seconds: float
+    sees_direct: bool
 
     def baseline(self, stable: str) -> Arm:
         """The champion's counts before now, as far back as the source goes or an hour; empty when there are none.

@@ -17,6 +17,7 @@ class Copies:
         trouble: why some cannot: image pull, crash loop, out of memory, does not load, no node; empty when none is in
             trouble. One sentence, with the server's own last words where they can be had.
         restarts: how often one was started again since it was made.
+        url: an address that reaches this version alone; empty when there is none.
     """
 
     revision: str = ""
@@ -24,6 +25,7 @@ class Copies:
     wanted: int = 0
     trouble: str = ""
     restarts: int = 0
+    url: str = ""
 
 
 @dataclass(frozen=True)
