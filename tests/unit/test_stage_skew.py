@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from components.errors import SkewFound
+from components.errors import NotReady, SkewFound
 from components.rollout.traffic import Rows
-from components.stage.skew import check_skew
+from components.stage.skew import check_skew, difference
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def serve():
 
         server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
         servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return f"http://127.0.0.1:{server.server_port}"
 
     yield start
@@ -67,3 +67,30 @@ def test_probabilities_differ_by_no_more_than_the_tolerance(serve):
     assert check_skew(serve(answer(5e-5)), "m", offline, ("no", "yes"), 1e-4).max_abs == pytest.approx(5e-5)
     with pytest.raises(SkewFound):
         check_skew(serve(answer(2e-4)), "m", offline, ("no", "yes"), 1e-4)
+
+
+@pytest.mark.parametrize("answer", [None, "yes", {"label": "yes"}, {"probabilities": {"no": "much"}}])
+def test_an_answer_that_is_no_prediction_is_skew_and_is_quoted(serve, answer):
+    url = serve(lambda _instance: answer)
+    offline = Rows(({"p": 0.25},), ((0.75, 0.25),), ())
+    with pytest.raises(SkewFound, match="answer to test rows 0 to 0 is no prediction: "):
+        check_skew(url, "m", offline, ("no", "yes"), 1e-4)
+
+
+def test_a_probability_that_is_missing_is_skew(serve):
+    url = serve(lambda _instance: {"probabilities": {"no": 0.75}})
+    with pytest.raises(SkewFound, match=r"nan.*difference of inf"):
+        check_skew(url, "m", Rows(({"p": 0.25},), ((0.75, 0.25),), ()), ("no", "yes"), 1e-4)
+
+
+def test_not_a_number_differs_from_everything_wherever_it_stands():
+    assert difference((0.5, float("nan")), (0.5, 0.5)) == float("inf")
+    assert difference((float("nan"), 0.5), (0.5, 0.5)) == float("inf")
+    assert difference((0.5,), (0.5, 0.5)) == float("inf")
+    assert difference((0.5, 0.25), (0.5, 0.5)) == 0.25
+
+
+def test_a_server_that_is_gone_is_said_to_be(serve):
+    url = serve(lambda instance: instance["x"])
+    with pytest.raises(NotReady, match="does not answer test rows 0 to 0"):
+        check_skew(url.replace("127.0.0.1", "127.0.0.2"), "m", rows([1.0]), (), 1e-6)
