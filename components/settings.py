@@ -19,6 +19,7 @@ class Settings(BaseSettings):
         port: where the service on this machine listens; 0 takes a free one (``SLUICEWAY_PORT``).
         prometheus: address of the Prometheus that sees the served models, on a cluster (``SLUICEWAY_PROMETHEUS``).
         webhook: where each decision of a rollout is posted, as Slack takes it; a secret (``SLUICEWAY_WEBHOOK``).
+        ui: address of the KFP UI, on a cluster, for links in notifications (``SLUICEWAY_UI``).
         tracking_uri: MLflow tracking and registry (``MLFLOW_TRACKING_URI``); a SQLite file under home by default.
     """
 
@@ -29,6 +30,7 @@ class Settings(BaseSettings):
     port: int = Field(default=0, ge=0, le=65535)
     prometheus: str = ""
     webhook: SecretStr = SecretStr("")
+    ui: str = ""
     tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
 
     def model_post_init(self, _context: object) -> None:
