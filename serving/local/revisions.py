@@ -1,9 +1,10 @@
 """Which revisions there are and what traffic each should get; decisions only, no processes.
 
 KServe's Knative mode: a changed template makes a revision; ``canaryTrafficPercent`` splits between the latest and the
-one rolled out last; without it the latest takes all once it is ready. Two things are kinder than Knative. A template
-equal to the rolled-out revision's is that revision again, so a rollback starts nothing. And a percent below 100 on a
-template that is rolled out already changes nothing, where Knative would send traffic back to the model before it.
+one rolled out last; without it the latest takes all once it is ready. Three things are kinder than Knative. A template
+equal to the rolled-out revision's is that revision again, so a rollback starts nothing. A percent below 100 on a
+template that is rolled out already changes nothing, where Knative would send traffic back to the model before it. And
+at 100 percent the revision before stays up, so that going back is instant there, too; it ends when the field is gone.
 """
 
 from typing import Any
@@ -71,9 +72,10 @@ def weights(memory: Memory, percent: int | None, latest_is_ready: bool) -> dict[
     return {memory.rolledout: 100} if memory.rolledout else {}
 
 
-def rolled_out(memory: Memory, weights: dict[str, int]) -> Memory:
-    """Remember the latest as rolled out when it has all traffic; forget the revisions that cannot run again."""
-    if weights.get(memory.created) == 100 and memory.created != memory.rolledout:
+def rolled_out(memory: Memory, weights: dict[str, int], percent: int | None) -> Memory:
+    """Remember the latest as rolled out when it has all traffic for good; forget what cannot run again."""
+    for_good = percent is None or not memory.rolledout
+    if for_good and weights.get(memory.created) == 100 and memory.created != memory.rolledout:
         memory = memory.model_copy(update={"previous": memory.rolledout, "rolledout": memory.created})
     kept = {name: memory.revisions[name] for name in wanted(memory)}
     return memory.model_copy(update={"revisions": kept})

@@ -119,7 +119,7 @@ class Supervisor:
                 ports[name] = retirement.server.port
         self.ingress.route(desired, ports, unsettled=bool(self.leaving))
         if desired and self.ingress.in_force == desired:
-            self._remember(revisions.rolled_out(self.memory, desired))
+            self._remember(revisions.rolled_out(self.memory, desired, self._percent))
 
     def _retire(self) -> None:
         for name, retirement in list(self.leaving.items()):
