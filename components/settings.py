@@ -17,6 +17,8 @@ class Settings(BaseSettings):
         home: local state: runs, live services, logs (``SLUICEWAY_HOME``).
         store: what outlives a run: contracts and reference samples; a folder or an fsspec URI (``SLUICEWAY_STORE``).
         port: where the service on this machine listens; 0 takes a free one (``SLUICEWAY_PORT``).
+        where: where models are served unless a deployment says otherwise: "kserve", or this machine
+            (``SLUICEWAY_WHERE``).
         prometheus: address of the Prometheus that sees the served models, on a cluster (``SLUICEWAY_PROMETHEUS``).
         webhook: where each decision of a rollout is posted, as Slack takes it; a secret (``SLUICEWAY_WEBHOOK``).
         ui: address of the KFP UI, on a cluster, for links in notifications (``SLUICEWAY_UI``).
@@ -28,6 +30,7 @@ class Settings(BaseSettings):
     home: Path = Path(".sluiceway")
     store: str = ""
     port: int = Field(default=0, ge=0, le=65535)
+    where: str = ""
     prometheus: str = ""
     webhook: SecretStr = SecretStr("")
     ui: str = ""

@@ -1,40 +1,30 @@
-"""What a rollout has done so far, kept beside the service so that a killed run can be settled by the next.
+"""What a rollout has done so far, so that a killed run is gone on with by a retry, or settled by the next.
 
 It is never kept in the InferenceService itself, whose metadata propagates to the pods and restarts them.
 """
 
-import fcntl
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from components.errors import Busy
-from components.files import write_text
+from components.rollout.evidence import Observation
+from components.rollout.release import Release
+
+Outcome = Literal["promoted", "rolled_back", "halted"]
 
 
 class Phase(StrEnum):
-    """How far the rollout is; anything but ``SETTLED`` that outlives its run must be settled."""
+    """How far the rollout is; anything but ``SETTLED`` and ``HALTED`` that outlives its run must be settled."""
 
     SETTLED = "settled"
     STAGING = "staging"
     STAGED = "staged"
     SHIFTING = "shifting"
     PROMOTING = "promoting"
-
-
-class Release(BaseModel):
-    """A registered model version as it is served."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: str
-    uri: str
-    document: dict[str, Any]
+    ROLLING_BACK = "rolling back"
+    HALTED = "halted"
 
 
 class Event(BaseModel):
@@ -52,10 +42,19 @@ class Ledger(BaseModel):
 
     Attributes:
         service: the InferenceService's name.
-        run_id: the run that owns the rollout.
+        run_id: the run that owns the rollout; a retried step of it goes on where it was.
         phase: how far it is.
         stable: the last good release; None before the first.
         candidate: the release on trial; None when settled.
+        revision: what the challenger is called where it runs.
+        weight: the share of the traffic that was last asked for, in percent.
+        step_seconds: time spent in this step that counts: not paused, not frozen.
+        total_seconds: time since the first step began, by the clock.
+        seen: what was counted in this step.
+        paused_by: who paused it; empty when it is not.
+        outcome: how it ended; None while it goes on.
+        reason: why, one sentence.
+        saved: when it was written last, in seconds since the epoch.
         events: the timeline of this rollout.
     """
 
@@ -64,6 +63,15 @@ class Ledger(BaseModel):
     phase: Phase = Phase.SETTLED
     stable: Release | None = None
     candidate: Release | None = None
+    revision: str = ""
+    weight: int = 0
+    step_seconds: float = 0.0
+    total_seconds: float = 0.0
+    seen: Observation = Observation()
+    paused_by: str = ""
+    outcome: Outcome | None = None
+    reason: str = ""
+    saved: float = 0.0
     events: list[Event] = []
 
     def note(self, what: str, weight: int, **seen: Any) -> Event:
@@ -72,48 +80,12 @@ class Ledger(BaseModel):
         self.events.append(event)
         return event
 
-
-def path(home: Path, service: str) -> Path:
-    """Where the ledger of a service lies."""
-    return home / "rollouts" / f"{service}.json"
-
-
-def load(home: Path, service: str) -> Ledger:
-    """Read the ledger, or begin an empty one."""
-    try:
-        return Ledger.model_validate_json(path(home, service).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Ledger(service=service)
-
-
-def save(home: Path, ledger: Ledger) -> None:
-    """Write the ledger whole."""
-    write_text(path(home, ledger.service), ledger.model_dump_json(indent=1))
-
-
-@contextmanager
-def owned(lock_file: Path, holder: str, waiting_for: str) -> Iterator[None]:
-    """Hold a file lock; the kernel frees it when the process ends, however it ends.
-
-    Args:
-        lock_file: the lock.
-        holder: who holds it, for the message to the one who cannot have it.
-        waiting_for: what the lock stands for, likewise.
-
-    Raises:
-        Busy: another process holds it.
-    """
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
-    with lock_file.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise Busy(
-                f"Another run is at work on {waiting_for} ({file.read().strip() or 'just started'}): "
-                "wait until it has ended, or end it, then run again."
-            ) from error
-        file.truncate(0)
-        file.write(holder)
-        file.flush()
-        yield
+    def end(self, outcome: Outcome, reason: str) -> None:
+        """Close the rollout: a halted one keeps its candidate, for a person to decide about."""
+        self.outcome, self.reason = outcome, reason
+        if outcome == "halted":
+            self.phase = Phase.HALTED
+            return
+        if outcome == "promoted" and self.candidate is not None:
+            self.stable = self.candidate
+        self.phase, self.candidate = Phase.SETTLED, None

@@ -80,6 +80,7 @@ class RolloutPlan(_Frozen):
         min_seconds: shortest time per step.
         max_seconds: longest time per step that counts; pauses and freezes do not.
         max_total_seconds: longest time for all steps together, by the clock; pauses and freezes count.
+        max_down_seconds: how long the challenger may be without a server that is ready before it is rolled back.
         on_unclear: what to do when a step's time is over without a verdict, for want of traffic or of signals:
             "roll_back", or "halt" and leave the weights for a person to decide.
         shadow_per_second: held-out rows sent per second to both versions directly, beside the live traffic, whose
@@ -94,6 +95,7 @@ class RolloutPlan(_Frozen):
     min_seconds: float = Field(default=1, ge=0)
     max_seconds: float = Field(default=120, gt=0)
     max_total_seconds: float = Field(default=24 * 60 * 60, gt=0)
+    max_down_seconds: float = Field(default=30, gt=0)
     on_unclear: Literal["roll_back", "halt"] = "roll_back"
     shadow_per_second: float = Field(default=0, ge=0)
     interval_seconds: float = Field(default=0, ge=0)
