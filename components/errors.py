@@ -34,6 +34,14 @@ class SkewFound(SluicewayError):
     """Predictions over HTTP differ from the offline predictions of the same rows."""
 
 
+class TooSlow(SluicewayError):
+    """A staged server answers slower, or fails more often, at the expected load than it may."""
+
+
+class Inconclusive(SluicewayError):
+    """A measurement says nothing, because what measured could not keep up: never taken for a pass."""
+
+
 class Busy(SluicewayError):
     """Another run owns the service; two rollouts of one service never overlap."""
 
