@@ -34,7 +34,7 @@ def server(answer, *, one_at_a_time=False):
                 else:
                     status = await answer(next(asked))
                 writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\n{{}}".encode())
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             writer.close()
 
     listening = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0))
@@ -103,7 +103,7 @@ def test_waiting_in_the_servers_queue_counts():
     waited = sorted(queued(arrivals(rate, 3), service + 0.0006))  # a sleep of 10 ms takes a little more
     assert result.p95_ms == pytest.approx(1000 * waited[int(0.95 * len(waited))], rel=0.4, abs=5)
     expected = 1000 * md1_quantile(0.99, rate, service)
-    assert expected == pytest.approx(53, abs=1)
+    assert expected == pytest.approx(55.9, abs=1)  # the asymptote 0.746 exp(-94 t), plus the service
     assert 0.6 * expected < result.p99_ms < 2.5 * expected  # a busy machine only adds
 
 
