@@ -59,6 +59,10 @@ class Store(Protocol):
         """
         ...
 
+    def owner(self) -> str:
+        """Who is at work on the service now, as a person would name them; empty when nobody is."""
+        ...
+
     def load(self) -> Ledger:
         """Read the record, or begin an empty one."""
         ...

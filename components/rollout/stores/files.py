@@ -57,6 +57,18 @@ class FileStore:
                     told = True
             time.sleep(_POLL_SECONDS)
 
+    def owner(self) -> str:
+        """Who is at work on the service now; empty when nobody is."""
+        try:
+            with self._lock.open(encoding="utf-8") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return file.read().strip() or "a run that has just started"
+        except FileNotFoundError:
+            pass
+        return ""
+
     def load(self) -> Ledger:
         """Read the record, or begin an empty one."""
         try:
