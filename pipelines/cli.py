@@ -76,7 +76,8 @@ def run(
     service stays up after the run.
 
     Exit codes: 0 promoted (or champion already), 1 failed, 2 wrong usage, 3 blocked at the gate, 4 rolled back,
-    5 another run is at work on the same service. Whatever the code, the last good model keeps serving.
+    5 another run is at work on the same service, 6 halted for a person to decide. Whatever the code, the last good
+    model keeps serving.
 
     Example: sluiceway run train-and-deploy --set source_uri=data/churn.csv --set target=Churn
     """

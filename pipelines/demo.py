@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from components.rollout import ledger as ledgers
+from components.rollout.stores.files import FileStore
 from components.rollout.traffic import Replay
 from components.settings import settings
 from pipelines import services
@@ -99,8 +99,8 @@ class Played:
 def acts(corrupted: Path, source: Path) -> tuple[Act, ...]:
     """The acts; each builds on the service as the one before left it."""
     data = {"source_uri": str(source)}
-    errors = {"SLUICEWAY_FAULTS": "errors=0.3,after_requests=60"}
-    slow = {"SLUICEWAY_FAULTS": "delay_ms=400,after_requests=60"}
+    errors = {"SLUICEWAY_FAULTS": "errors=0.3,after_requests=140"}
+    slow = {"SLUICEWAY_FAULTS": "delay_ms=400,after_requests=140"}
     return (
         Act("1. The first champion goes straight to 100 %", {**data, "trainer": "linear"}, "promoted"),
         Act("2. A better challenger walks 10, 50, 100 % and is promoted", data, "promoted", watched=True),
@@ -214,7 +214,7 @@ def _instances() -> list[dict[str, Any]]:
 
 def _splits(audience: Audience) -> Iterator[Split]:
     """Count the client's answers by revision between the moment a weight was in force and the step's verdict."""
-    events = ledgers.load(settings().home, SERVICE).events
+    events = FileStore(settings().home, SERVICE).load().events
     staged = next(e for e in events if e.what == "staged")
     revision = (staged.model_extra or {})["revision"]
     shifts = [e for e in events if e.what == "shift"]

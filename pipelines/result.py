@@ -10,9 +10,9 @@ from pipelines import services
 from pipelines.record import RunRecord, State
 from pipelines.runner import outputs_json
 
-RunState = Literal["promoted", "blocked", "rolled_back", "failed"]
+RunState = Literal["promoted", "blocked", "rolled_back", "halted", "failed"]
 
-EXIT_CODES: dict[str, int] = {"promoted": 0, "failed": 1, "blocked": 3, "rolled_back": 4}
+EXIT_CODES: dict[str, int] = {"promoted": 0, "failed": 1, "blocked": 3, "rolled_back": 4, "halted": 6}
 
 
 class StepTime(BaseModel):
@@ -31,7 +31,8 @@ class RunResult(BaseModel):
 
     Attributes:
         state: how the run ended.
-        exit_code: what the process ends with: 0 promoted, 1 failed, 3 blocked at the gate, 4 rolled back, 5 busy.
+        exit_code: what the process ends with: 0 promoted, 1 failed, 3 blocked at the gate, 4 rolled back, 5 busy,
+            6 halted: a person must decide.
         run_id: the run.
         service: the model's and service's name.
         error: why it failed, one sentence.

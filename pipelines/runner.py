@@ -17,7 +17,7 @@ from typing import IO, Any
 from components import naming
 from components.errors import Busy, SluicewayError
 from components.files import is_full, write_json
-from components.rollout.ledger import owned
+from components.rollout.stores.files import locked
 from components.settings import Settings, settings
 from pipelines import packages
 from pipelines.follow import Follower
@@ -71,11 +71,11 @@ def run(request: Request, watch: Watch) -> RunRecord:
     with ExitStack() as ownership:
         try:
             lock = current.home / "locks" / f"{record.service}.run"
-            ownership.enter_context(owned(lock, holder, f"service {record.service}"))
+            ownership.enter_context(locked(lock, holder, f"service {record.service}"))
         except Busy:
             shutil.rmtree(folder)
             raise
-        settle(current, record.service)
+        settle(record)
         _execute(record, current, request.cache, watch)
     return record
 
@@ -96,11 +96,18 @@ def _prepare(request: Request, run_id: str, folder: Path) -> RunRecord:
     return RunRecord(run_id, folder, service, full, steps, time.time())
 
 
-def settle(current: Settings, service: str) -> str:
-    """Finish what an earlier, killed run left behind."""
+def settle(record: RunRecord) -> str:
+    """Finish what a killed run of the same service left behind on this machine."""
+    from components.rollout.deployment import parse_deployment
+    from components.rollout.place import on_this_machine, place_for, store_for
+    from components.rollout.plan import parse_plan
     from components.rollout.settle import settle as finish
 
-    return finish(current.home, service)
+    deployment = parse_deployment(record.parameters.get("deployment") or {})
+    plan = parse_plan(record.parameters.get("plan") or {})
+    if not on_this_machine(deployment):
+        return "on a cluster the run's own exit handler settles it"
+    return finish(lambda: place_for(deployment, plan, record.service), store_for(deployment, record.service))
 
 
 def _execute(record: RunRecord, current: Settings, cache: bool, watch: Watch) -> None:
@@ -136,14 +143,14 @@ def _execute(record: RunRecord, current: Settings, cache: bool, watch: Watch) ->
             code = child.wait()
         except BaseException:
             _end(child)
-            settle(current, record.service)
+            settle(record)
             raise
     record.seconds = time.time() - record.began
     read_outputs(record, cache_folder, follower.cache_keys)
     if code and record.failed() is None:
         _blame(record, code)
     if code:
-        settle(current, record.service)
+        settle(record)
     watch(record)
 
 

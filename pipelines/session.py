@@ -12,6 +12,7 @@ _WORDS = {
     "promoted": "[bold green]Promoted.[/]",
     "blocked": "[bold yellow]Blocked at the gate.[/]",
     "rolled_back": "[bold red]Rolled back.[/]",
+    "halted": "[bold yellow]Halted: a person must decide.[/]",
     "failed": "[bold red]Failed.[/]",
 }
 

@@ -9,7 +9,7 @@ from components.register.component import register
 from components.rollout.component import rollout, settle
 from components.stage.component import stage
 from components.validate.component import validate
-from pipelines.training import trained, with_settings
+from pipelines.training import trained, with_settings, with_webhook
 
 
 @dsl.pipeline(
@@ -46,10 +46,13 @@ def train_and_deploy(
     primary_metric: str = "auto",
     minimum_metric: str = "auto",
     margin: float = 0.02,
+    deployment: dict = {},  # noqa: B006
     server_env: dict = {},  # noqa: B006
     skew_tolerance: float = 1e-4,
+    load: dict = {},  # noqa: B006
     plan: dict = {},  # noqa: B006
-    replay_per_second: int = 200,
+    replay_per_second: int = -1,
+    wait_seconds: int = 0,
 ) -> None:
     """From raw data to canary traffic.
 
@@ -92,19 +95,26 @@ def train_and_deploy(
         primary_metric: Metric that the gate goes by; "auto" takes roc_auc, or rmse for regression.
         minimum_metric: Worst value of that metric that may pass; "auto" asks for better than a constant prediction.
         margin: How much worse than the champion's the metric may be, as a share of its scale.
+        deployment: Where and how to serve, for instance {"namespace": "models"}; empty goes by the settings.
         server_env: Environment variables of the model server.
         skew_tolerance: Largest difference between a prediction over HTTP and offline.
+        load: What the staged server must withstand, for instance {"requests_per_second": 50, "p99_ms": 100}.
         plan: Rollout steps and margins, for instance {"steps": [10, 50, 100], "min_requests": 200}.
-        replay_per_second: Held-out rows sent per second while the judge watches; 0 where real clients suffice.
+        replay_per_second: Held-out rows sent per second while the judge watches; -1: 200 on one machine, else none.
+        wait_seconds: How long to wait for another rollout of the same service to end.
     """
-    settled = with_settings(settle(model_name=model_name, source_uri=source_uri), cached=False)
-    with dsl.ExitHandler(settled):
+    run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    service = {"deployment": deployment, "plan": plan, "run_id": run_id}
+    settled = settle(model_name=model_name, source_uri=source_uri, **service)
+    with dsl.ExitHandler(with_settings(settled, cached=False)):
         asked = {"trainer": trainer, "hyperparameters": hyperparameters, "device": device, "search": search}
         source = resolve(
             source_uri=source_uri,
             model_name=model_name,
             read_options=read_options,
             plan=plan,
+            deployment=deployment,
+            load=load,
             task=task,
             train_image=train_image,
             nodes=nodes,
@@ -166,22 +176,21 @@ def train_and_deploy(
         # KFP's local runner resolves a condition only on an output named Output, the one of a plain return value.
         with dsl.If(gate.outputs["Output"] == True, name="passed the gate"):  # noqa: E712 - builds the condition
             version = register(model=model, decision=gate.outputs["decision"], model_name=name)
+            acted = {"service": name, "predictions": gate.outputs["predictions"], "skew_tolerance": skew_tolerance}
+            acted |= {"deployment": deployment, "plan": plan, "wait_seconds": wait_seconds, "run_id": run_id}
             staged = stage(
-                service=name,
                 version=with_settings(version, cached=False).outputs["version"],
                 model_uri=version.outputs["model_uri"],
-                predictions=gate.outputs["predictions"],
+                bundle_digest=version.outputs["bundle_digest"],
                 champion_version=source.outputs["champion_version"],
                 champion_uri=source.outputs["champion_uri"],
                 server_env=server_env,
-                skew_tolerance=skew_tolerance,
-                run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                load=load,
+                **acted,
             )
             rolled_out = rollout(
-                service=name,
                 revision=with_settings(staged, cached=False).outputs["Output"],
-                predictions=gate.outputs["predictions"],
-                plan=plan,
                 replay_per_second=replay_per_second,
+                **acted,
             )
-            with_settings(rolled_out, cached=False)
+            with_webhook(with_settings(rolled_out, cached=False))

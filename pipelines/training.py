@@ -23,11 +23,18 @@ _SETTINGS = {
     for name in (
         "MLFLOW_TRACKING_URI",
         "SLUICEWAY_HOME",
+        "SLUICEWAY_PROMETHEUS",
         "SLUICEWAY_SIGNING_KEY",
         "SLUICEWAY_STORE",
         "SLUICEWAY_VERIFY_KEY",
+        "SLUICEWAY_WHERE",
     )
 }
+
+_SECRETS = {"webhook": "SLUICEWAY_WEBHOOK", "prometheus-token": "SLUICEWAY_PROMETHEUS_TOKEN"}
+
+ROLLOUT_RETRIES = 3
+"""A rollout whose pod was lost goes on where it was."""
 
 
 def with_settings(task: dsl.PipelineTask, *, cached: bool) -> dsl.PipelineTask:
@@ -35,6 +42,13 @@ def with_settings(task: dsl.PipelineTask, *, cached: bool) -> dsl.PipelineTask:
     task.set_caching_options(cached)
     kubernetes.use_config_map_as_env(task, "sluiceway", _SETTINGS, optional=True)
     kubernetes.use_config_map_as_volume(task, "sluiceway-verify", "/etc/sluiceway/verify", optional=True)
+    return task
+
+
+def with_webhook(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Give the rollout the address to tell people at, a secret, and let a lost pod be followed by another."""
+    kubernetes.use_secret_as_env(task, "sluiceway-rollout", _SECRETS, optional=True)
+    task.set_retry(num_retries=ROLLOUT_RETRIES, backoff_duration="30s", backoff_factor=2)
     return task
 
 

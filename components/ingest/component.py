@@ -13,6 +13,8 @@ def resolve(
     model_name: str = "",
     read_options: dict = {},  # noqa: B006  KFP reads the default and never changes it
     plan: dict = {},  # noqa: B006
+    deployment: dict = {},  # noqa: B006
+    load: dict = {},  # noqa: B006
     task: str = "auto",
     trainer: str = "hist_gradient_boosting",
     hyperparameters: dict = {},  # noqa: B006
@@ -56,6 +58,8 @@ def resolve(
         read_options: How to read it, where the files do not say it: format, delimiter, header, names, quote, escape,
             skip, null_values, encoding, date_format, timestamp_format, types.
         plan: The rollout's steps and margins, checked here so that a wrong one does not cost a training.
+        deployment: Where and how to serve; checked likewise.
+        load: What the staged server must withstand; checked likewise.
         task: See features; the names of hyperparameters depend on it.
         trainer: See train; checked here, as are the next inputs, so that a wrong one does not cost anything.
         hyperparameters: See train; their names are checked.
@@ -92,14 +96,18 @@ def resolve(
     from components.ingest.resolve import resolve as look
     from components.naming import model_name as derive
     from components.register.registry import champion as current_champion
+    from components.rollout.deployment import parse_deployment
     from components.rollout.plan import parse_plan
     from components.settings import settings
+    from components.stage.load import parse_load
     from components.step import step
     from components.train.schedule import Wish, schedule
     from components.validate.store import Store, contract_digest
 
     with step("resolve") as current:
         parse_plan(plan)
+        parse_deployment(deployment)
+        parse_load(load)
         where = schedule(
             Wish(
                 trainer=trainer,

@@ -29,6 +29,7 @@ class Registered:
         already_champion: it serves already; there is nothing to roll out.
         reused: it had been registered before.
         run_id: its MLflow run.
+        bundle_digest: what its bundle is.
     """
 
     version: str
@@ -36,6 +37,7 @@ class Registered:
     already_champion: bool
     reused: bool
     run_id: str
+    bundle_digest: str = ""
 
     def fact(self) -> str:
         """The one thing worth knowing."""
@@ -80,7 +82,8 @@ def register(bundle: Path, decision: Path, model_name: str) -> Registered:
         if not already_champion:
             mlflow.set_model_version_tag(model_name, version, registry.STATE, registry.CHALLENGER)
             mlflow.set_registered_model_alias(model_name, registry.CHALLENGER, version)
-        return Registered(version, found.tags[registry.STORAGE_URI], already_champion, reused, str(found.run_id))
+        uri, run_id = found.tags[registry.STORAGE_URI], str(found.run_id)
+        return Registered(version, uri, already_champion, reused, run_id, judged.bundle_digest)
 
 
 def _check(judged: Decision, manifest: BundleManifest, bundle: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from components.rollout.evidence import Observation
+from components.rollout.evidence import Arm, Observation
 from components.rollout.release import Release
 
 Outcome = Literal["promoted", "rolled_back", "halted"]
@@ -51,6 +51,7 @@ class Ledger(BaseModel):
         step_seconds: time spent in this step that counts: not paused, not frozen.
         total_seconds: time since the first step began, by the clock.
         seen: what was counted in this step.
+        baseline: the champion's counts before this step.
         paused_by: who paused it; empty when it is not.
         outcome: how it ended; None while it goes on.
         reason: why, one sentence.
@@ -68,6 +69,7 @@ class Ledger(BaseModel):
     step_seconds: float = 0.0
     total_seconds: float = 0.0
     seen: Observation = Observation()
+    baseline: Arm = Arm()
     paused_by: str = ""
     outcome: Outcome | None = None
     reason: str = ""

@@ -1,31 +1,53 @@
 """The rollout: shift, watch, judge, then promote or roll back.
 
-Every effect is written to the ledger before it is made, so that a process killed anywhere in between is settled by
-:mod:`components.rollout.settle` to one of two states: the champion as before, or the challenger promoted.
+Every effect is written to the record before it is made, so that a process killed anywhere in between is gone on with
+by a retry of the same run, or settled by :mod:`components.rollout.settle`. Only the owner of the service acts.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from components.errors import NotReady
+from components.errors import Busy, Changed, NotReady
 from components.register import registry
-from components.rollout import ledger as ledgers
-from components.rollout.evidence import Arm
-from components.rollout.judge import Finding, Verdict, judge, requests_for_look
-from components.rollout.ledger import Ledger, Phase, Release
+from components.rollout.evidence import Arm, Observation
+from components.rollout.ledger import Ledger, Outcome, Phase
+from components.rollout.notify import Notifier
+from components.rollout.place import Place
 from components.rollout.plan import RolloutPlan
-from components.rollout.shift import expected_shift
-from components.rollout.state import Action, Do, decide
-from components.rollout.targets.single_machine import SingleMachine
-from components.rollout.traffic import Replay, Rows, read_rows
+from components.rollout.state import Action, Do
+from components.rollout.store import Ownership
+from components.rollout.traffic import Replay, Rows
+from components.rollout.watch import Watch
+from components.settings import settings
 
-Outcome = Literal["promoted", "rolled_back"]
 Say = Callable[[str], None]
 
-_SAMPLE_SECONDS = 0.25
+
+@dataclass(frozen=True)
+class Request:
+    """What to roll out.
+
+    Attributes:
+        rollout: the run that asks; the same for every retry of it.
+        plan: steps and margins.
+        rows: held-out rows with both versions' offline predictions.
+        classes: class labels in the order of the offline probabilities; empty for regression.
+        skew_tolerance: largest difference between an answer and the offline prediction.
+        replay_per_second: held-out rows sent to the service while the judge watches; -1 goes by the place.
+        wait_seconds: how long to wait for another rollout of the service to end.
+        link: the run's page, for messages.
+    """
+
+    rollout: str
+    plan: RolloutPlan
+    rows: Rows
+    classes: Sequence[str] = ()
+    skew_tolerance: float = 1e-4
+    replay_per_second: int = -1
+    wait_seconds: float = 0.0
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,140 +61,169 @@ class Result:
     failed: int = 0
 
 
-def replay_and_roll_out(
-    home: Path, service: str, plan: RolloutPlan, revision: str, predictions: Path, per_second: int, say: Say
-) -> Result:
-    """Roll out while held-out rows are replayed to the service; see :func:`roll_out`."""
-    rows = read_rows(predictions)
-    with Replay(SingleMachine(home, service).url(), service, rows.instances, per_second) as replay:
-        result = roll_out(home, service, plan, revision, rows, say)
-    return replace(result, sent=replay.sent, failed=replay.failed)
-
-
-def roll_out(home: Path, service: str, plan: RolloutPlan, revision: str, rows: Rows, say: Say) -> Result:
-    """Take the staged candidate through the plan's steps.
+def roll_out(place: Place, request: Request, say: Say) -> Result:
+    """Take the staged candidate through the plan's steps, or go on where an earlier try of the same run was.
 
     Args:
-        home: local state.
-        service: the InferenceService's name.
-        plan: steps and margins.
-        revision: the staged revision, empty when the candidate is the champion that is live already.
-        rows: held-out rows with both versions' offline predictions, for the shift that is to be expected.
+        place: where the service runs.
+        request: what to do.
         say: told of each step.
 
     Raises:
-        Busy: another rollout of this service is at work.
+        Busy: another rollout of this service is at work, or was staged since.
+        Lost: another owner has taken the service over meanwhile; nothing more was done.
+        Unreachable: the place could not be reached for so long that nothing could be ended; a retry goes on.
     """
-    with ledgers.owned(home / "locks" / f"{service}.rollout", "a rollout", f"service {service}"):
-        ledger = ledgers.load(home, service)
-        target = SingleMachine(home, service)
-        if ledger.candidate is None:
-            return Result("promoted", "this model is the champion already and keeps serving", target.url())
-        ledger.phase = Phase.SHIFTING
-        ledgers.save(home, ledger)
-        action = _Walk(home, ledger, ledger.candidate, target, plan, revision, rows).to_the_end(say)
-        if action.do is Do.PROMOTE:
-            promote(home, ledger, action.reason)
-            return Result("promoted", action.reason, target.url())
-        roll_back(home, ledger, action.reason)
-        return Result("rolled_back", action.reason, target.url())
+    rate = place.replay_per_second if request.replay_per_second < 0 else request.replay_per_second
+    with place.store.owned(request.rollout, request.wait_seconds, say) as ownership:
+        place.guard.ownership = ownership
+        ledger = place.store.load()
+        if ledger.run_id != request.rollout:
+            raise Busy(f"Run {ledger.run_id} has staged service {ledger.service} since this run did: run again.")
+        if ledger.outcome is not None:  # a retry, or there was nothing to roll out
+            return Result(ledger.outcome, ledger.reason, place.target.url())
+        replay = Replay(place.target.url(), ledger.service, request.rows.instances, rate)
+        with Notifier(settings().webhook, say, link=request.link) as notifier, replay:
+            rollout = _Rollout(place, ledger, ownership, notifier, say)
+            rollout.through(request)
+            notifier.note(ledger)
+            place.store.save(ledger)
+        assert ledger.outcome is not None
+        return Result(ledger.outcome, ledger.reason, place.target.url(), replay.sent, replay.failed)
 
 
 @dataclass(frozen=True)
-class _Walk:
-    """The candidate's way through the steps, up to the action that ends it."""
+class _Rollout:
+    """A rollout at work."""
 
-    home: Path
+    place: Place
     ledger: Ledger
-    candidate: Release
-    target: SingleMachine
-    plan: RolloutPlan
-    revision: str
-    rows: Rows
+    ownership: Ownership
+    notifier: Notifier
+    say: Say
 
-    def to_the_end(self, say: Say) -> Action:
-        steps = self.plan.steps if self.ledger.stable else (100,)
-        action = Action(Do.ADVANCE, "staged and checked", steps[0])
+    def through(self, request: Request) -> None:
+        """To the end: promoted, rolled back or halted."""
+        ledger = self.ledger
+        if ledger.phase is Phase.PROMOTING:
+            self.finish(Action(Do.PROMOTE, ledger.reason))
+        elif ledger.phase is Phase.ROLLING_BACK:
+            self.finish(Action(Do.ROLL_BACK, ledger.reason))
+        else:
+            self.finish(self._walk(request))
+
+    def _walk(self, request: Request) -> Action:
+        ledger, plan = self.ledger, request.plan
+        steps = plan.steps if ledger.stable else (100,)
+        if ledger.phase is Phase.SHIFTING:
+            self._note(
+                "taken over", ledger.weight, by=request.rollout, reason="an earlier try of this step ended early"
+            )
+            action = Action(Do.ADVANCE, "going on where an earlier try was", ledger.weight)
+            ledger.total_seconds += max(0.0, time.time() - ledger.saved)  # a clock set back takes nothing away
+        else:
+            self.place.store.clear()
+            action = Action(Do.ADVANCE, "staged and checked", steps[0])
+        watch = Watch(self.place, ledger, request, self._note, self.say)
         while action.do is Do.ADVANCE:
             try:
-                if self.ledger.stable is not None:  # a first release has all traffic already
-                    self.target.shift(self.candidate, action.weight)
+                self._step(action)
+                action = watch.step(ledger.weight)
             except NotReady as error:
-                return Action(Do.ROLL_BACK, str(error))
-            self._note("shift", action.weight, reason=action.reason)
-            say(f"{action.weight} % to the challenger")
-            action = self._watch(action.weight)
+                action = Action(Do.ROLL_BACK, str(error))
+            except Changed as error:
+                action = Action(Do.HALT, str(error))
         return action
 
-    def _watch(self, weight: int) -> Action:
-        """Watch one step until it is decided."""
-        start, began, look = self.target.observe(self.revision), time.monotonic(), 1
-        verdict = Verdict(Finding.UNCLEAR, (), "no requests yet")
-        while True:
-            time.sleep(_SAMPLE_SECONDS)
-            seen = self.target.observe(self.revision).since(start)
-            requests = seen.canary.requests
-            if requests >= requests_for_look(look):
-                verdict = judge(seen, self.plan, look, expected_shift(self.rows, seen.stable.predictions))
-                look += 1
-            elif not verdict.checks:
-                verdict = replace(verdict, reason=f"{requests} of {self.plan.min_requests} requests so far")
-            self.ledger.note("sample", weight, stable=_arm(seen.stable), canary=_arm(seen.canary))
-            action = decide(weight, time.monotonic() - began, verdict, self.plan)
-            if action.do is not Do.HOLD:
-                self._note("verdict", weight, action=action.do, reason=action.reason, checks=_rows(verdict))
-                return action
+    def _step(self, action: Action) -> None:
+        """Move the traffic; the record says so first."""
+        ledger = self.ledger
+        if ledger.phase is not Phase.SHIFTING or ledger.weight != action.weight:
+            ledger.phase, ledger.weight = Phase.SHIFTING, action.weight
+            ledger.step_seconds, ledger.seen, ledger.baseline = 0.0, Observation(), Arm()
+            self.place.store.save(ledger)
+        assert ledger.candidate is not None
+        if ledger.stable is not None:  # a first release has all traffic already
+            self.ownership.check()
+            self.place.target.shift(ledger.candidate, action.weight)
+        self._note("shift", action.weight, reason=action.reason)
+        self.place.target.tell("CanaryShifted", f"{action.weight} % to version {ledger.candidate.version}")
+        self.say(f"{action.weight} % to the challenger")
+
+    def finish(self, action: Action) -> None:
+        """Make the decision true."""
+        try:
+            if action.do is Do.PROMOTE:
+                self._promote(action.reason)
+            elif action.do is Do.ROLL_BACK:
+                self._roll_back(action.reason)
+            else:
+                self._halt(action.reason)
+        except Changed as error:
+            self._halt(str(error))
+
+    def _promote(self, reason: str) -> None:
+        """Make the candidate the champion: all traffic first, then the alias."""
+        ledger = self.ledger
+        assert ledger.candidate is not None
+        candidate = ledger.candidate
+        self._enter(Phase.PROMOTING, reason)
+        try:
+            self.place.target.promote(candidate)
+        except NotReady as error:
+            # The challenger was judged good and may be all that is left: taking it away would be the greater risk.
+            self._halt(f"the promotion did not complete: {error}")
+            return
+        registry.promote(ledger.service, candidate.version)
+        ledger.weight = 100
+        ledger.end("promoted", reason)
+        self._note("promoted", 100, reason=reason, version=candidate.version)
+        self.place.target.tell("Promoted", f"Version {candidate.version} has all traffic: {reason}")
+
+    def _roll_back(self, reason: str) -> None:
+        """Give the traffic back to the last good release, or end a service that never had one."""
+        ledger = self.ledger
+        assert ledger.candidate is not None
+        candidate = ledger.candidate
+        self._enter(Phase.ROLLING_BACK, reason)
+        if ledger.stable is None:
+            self.place.target.remove()
+        else:
+            try:
+                self.place.target.roll_back(ledger.stable, candidate)
+            except NotReady as error:
+                self._halt(f"the rollback ({reason}) did not complete: {error}")
+                return
+        registry.reject(ledger.service, candidate.version, reason)
+        ledger.weight = 0
+        ledger.end("rolled_back", reason)
+        self._note("rolled back", 0, reason=reason, version=candidate.version)
+        self.place.target.tell("RolledBack", f"Version {candidate.version} was taken away: {reason}", warning=True)
+
+    def _halt(self, reason: str) -> None:
+        """Leave everything as it is, for a person to decide."""
+        self.ledger.end("halted", reason)
+        self._note("halted", self.ledger.weight, reason=reason)
+        self.place.target.tell("RolloutHalted", f"A person must decide: {reason}", warning=True)
+
+    def _enter(self, phase: Phase, reason: str) -> None:
+        self.ledger.phase, self.ledger.reason = phase, reason
+        self.place.store.save(self.ledger)
+        self.ownership.check()
 
     def _note(self, what: str, weight: int, **seen: Any) -> None:
-        self.ledger.note(what, weight, **seen)
-        ledgers.save(self.home, self.ledger)
+        self.notifier.tell(self.ledger, self.ledger.note(what, weight, **seen))
+        self.place.store.save(self.ledger)
 
 
-def promote(home: Path, ledger: Ledger, reason: str) -> None:
-    """Make the candidate the champion: all traffic first, then the alias."""
-    assert ledger.candidate is not None
-    candidate = ledger.candidate
-    ledger.phase = Phase.PROMOTING
-    ledgers.save(home, ledger)
-    SingleMachine(home, ledger.service).serve(candidate)
-    ledger.note("promoted", 100, reason=reason, version=candidate.version)
-    registry.promote(ledger.service, candidate.version)
-    ledger.phase, ledger.stable, ledger.candidate = Phase.SETTLED, candidate, None
-    ledgers.save(home, ledger)
+def conclude(place: Place, ledger: Ledger, ownership: Ownership, action: Action, say: Say = lambda _text: None) -> None:
+    """End a rollout that nobody watches any more: promote or roll back, and record it.
 
-
-def roll_back(home: Path, ledger: Ledger, reason: str) -> None:
-    """Give the traffic back to the last good release, or end a service that never had one."""
-    assert ledger.candidate is not None
-    candidate, target = ledger.candidate, SingleMachine(home, ledger.service)
-    if ledger.stable is not None:
-        target.serve(ledger.stable)
-    else:
-        target.remove()
-    ledger.note("rolled back", 0, reason=reason, version=candidate.version)
-    registry.reject(ledger.service, candidate.version, reason)
-    ledger.phase, ledger.candidate = Phase.SETTLED, None
-    ledgers.save(home, ledger)
-
-
-def _arm(arm: Arm) -> dict[str, float | int | None]:
-    p95 = arm.latency_quantile(0.95)
-    return {"requests": arm.requests, "errors": arm.errors, "p95_ms": None if p95 != p95 else round(p95, 3)}
-
-
-def _rows(verdict: Verdict) -> list[dict[str, object]]:
-    def number(value: float) -> float | None:
-        return None if value != value else round(value, 5)
-
-    return [
-        {
-            "signal": c.signal,
-            "stable": number(c.stable),
-            "canary": number(c.canary),
-            "bound": number(c.bound),
-            "limit": c.limit,
-            "finding": c.finding,
-            "reason": c.reason,
-        }
-        for c in verdict.checks
-    ]
+    Raises:
+        NotReady: neither could be completed; the record says that it was halted.
+    """
+    place.guard.ownership = ownership
+    with Notifier(settings().webhook, say) as notifier:
+        _Rollout(place, ledger, ownership, notifier, say).finish(action)
+    if ledger.outcome == "halted":
+        raise NotReady(f"The rollout of {ledger.service} could not be ended: {ledger.reason}.")

@@ -1,34 +1,95 @@
 """The exit handler: whatever ended the run, the service ends on the last good release."""
 
-from pathlib import Path
+from collections.abc import Callable
 
-from components.rollout import ledger as ledgers
+from components.errors import Busy, NotReady
 from components.rollout.ledger import Phase
-from components.rollout.run import promote, roll_back
+from components.rollout.place import Place
+from components.rollout.run import conclude
+from components.rollout.state import Action, Do
+from components.rollout.store import Ownership, Store
+
+_HOLDER = "settling"
 
 
-def settle(home: Path, service: str) -> str:
+def settle(place: Callable[[], Place], store: Store, run_id: str = "", wait_seconds: float = 0.0) -> str:
     """Finish what a dead run left behind; gives one sentence about what was done.
 
-    A promotion that had begun is completed, since its challenger was judged good and has the traffic. Anything
-    earlier is rolled back.
+    A promotion that had begun is completed, since its challenger was judged good and has the traffic. A halted
+    rollout is left for a person. Anything else is rolled back.
+
+    Args:
+        place: gives the place where the service runs; asked only when there is something to settle.
+        store: the service's record.
+        run_id: the run whose rollout is settled; another run's is left alone. Empty settles whatever is there.
+        wait_seconds: how long to wait for the dead run's ownership to run out.
 
     Raises:
         Busy: the rollout is not dead but at work.
         NotReady: the last good release does not start any more.
     """
-    with ledgers.owned(home / "locks" / f"{service}.rollout", "settling", f"service {service}"):
-        ledger = ledgers.load(home, service)
-        if ledger.phase is Phase.SETTLED:
-            return "nothing to settle"
-        if ledger.candidate is None:  # killed before the candidate was named: nothing was started
-            ledger.phase = Phase.SETTLED
-            ledgers.save(home, ledger)
-            return "nothing to settle"
+    ledger = store.load()
+    if ledger.phase in (Phase.SETTLED, Phase.HALTED):
+        return "nothing to settle"
+    if run_id and ledger.run_id != run_id:
+        return f"nothing to settle: the rollout that is under way is run {ledger.run_id}'s"
+    with store.owned(ledger.run_id or _HOLDER, wait_seconds) as ownership:
+        return finish(place, store, ownership)
+
+
+def finish(place: Callable[[], Place], store: Store, ownership: Ownership) -> str:
+    """Settle, by whoever owns the service already; see :func:`settle`."""
+    ledger = store.load()
+    if ledger.phase in (Phase.SETTLED, Phase.HALTED):  # it ended by itself while we waited
+        return "nothing to settle"
+    if ledger.candidate is None:  # killed before the candidate was named: nothing was started
+        ledger.phase = Phase.SETTLED
+        store.save(ledger)
+        return "nothing to settle"
+    version = ledger.candidate.version
+    if ledger.phase is Phase.PROMOTING:
+        action = Action(Do.PROMOTE, "the run ended while it promoted; completed afterwards")
+        conclude(place(), ledger, ownership, action)
+        return f"completed the promotion of version {version}"
+    began = ledger.phase is Phase.ROLLING_BACK and ledger.reason
+    conclude(place(), ledger, ownership, Action(Do.ROLL_BACK, began or "the run ended before its rollout was decided"))
+    return f"rolled back to version {ledger.stable.version}" if ledger.stable else f"withdrew version {version}"
+
+
+def decided_by(place: Callable[[], Place], store: Store, what: str, by: str) -> str:
+    """End a halted rollout, or one that nobody watches any more, as a person says; gives one sentence.
+
+    Args:
+        place: gives the place where the service runs.
+        store: the service's record.
+        what: "promote" the challenger, or "abort": give the traffic back to the champion.
+        by: who says so.
+
+    Raises:
+        Busy: the rollout is at work; send it a command.
+        NotReady: it could not be done; the record says so.
+    """
+    with store.owned(store.load().run_id or _HOLDER) as ownership:
+        ledger = store.load()
+        if ledger.candidate is None or ledger.phase is Phase.SETTLED:
+            raise NotReady(f"There is no rollout of {ledger.service} to {what}: the last one has ended.")
         version = ledger.candidate.version
-        if ledger.phase is Phase.PROMOTING:
-            promote(home, ledger, "the run ended while it promoted; completed afterwards")
-            return f"completed the promotion of version {version}"
-        roll_back(home, ledger, "the run ended before its rollout was decided")
-        stable = ledger.stable
-        return f"rolled back to version {stable.version}" if stable else f"withdrew version {version}"
+        if what == "promote":
+            conclude(place(), ledger, ownership, Action(Do.PROMOTE, f"promoted by {by} after it had stopped"))
+            return f"version {version} is promoted"
+        conclude(place(), ledger, ownership, Action(Do.ROLL_BACK, f"aborted by {by} after it had stopped"))
+        return f"rolled back to version {ledger.stable.version}" if ledger.stable else f"withdrew version {version}"
+
+
+def refuse_halted(store: Store) -> None:
+    """Leave a halted rollout to the person that it waits for.
+
+    Raises:
+        Busy: the service's last rollout was halted and has not been ended.
+    """
+    ledger = store.load()
+    if ledger.phase is Phase.HALTED:
+        raise Busy(
+            f"The last rollout of {ledger.service} was halted ({ledger.reason}): look at the service, then end it with "
+            f"`sluiceway rollout promote {ledger.service}` or `sluiceway rollout abort {ledger.service}`."
+        )

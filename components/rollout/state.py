@@ -76,7 +76,9 @@ def _stopped(now: Situation, plan: RolloutPlan) -> Action | None:
         return _back(now, now.verdict.reason)
     if now.down_seconds >= plan.max_down_seconds:
         trouble = now.sight.canary.trouble if now.sight is not None else ""
-        return _back(now, f"no server of the challenger was ready for {now.down_seconds:.0f} s: {trouble or 'no reason'}")
+        return _back(
+            now, f"no server of the challenger was ready for {now.down_seconds:.0f} s: {trouble or 'no reason'}"
+        )
     return None
 
 

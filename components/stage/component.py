@@ -12,10 +12,15 @@ def stage(
     model_uri: str,
     predictions: dsl.Input[dsl.Dataset],
     skew: dsl.Output[dsl.Metrics],
+    bundle_digest: str = "",
     champion_version: str = "",
     champion_uri: str = "",
-    server_env: dict = {},  # noqa: B006 - KFP reads the default, nobody mutates it
+    deployment: dict = {},  # noqa: B006 - KFP reads the default, nobody mutates it
+    server_env: dict = {},  # noqa: B006
     skew_tolerance: float = 1e-4,
+    load: dict = {},  # noqa: B006
+    plan: dict = {},  # noqa: B006
+    wait_seconds: int = 0,
     run_id: str = "",
 ) -> str:
     """Start the challenger beside the live service with no traffic and check what it answers.
@@ -25,42 +30,51 @@ def stage(
         version: Registered model version to stage.
         model_uri: Where its bundle lies.
         predictions: Test rows with their offline predictions.
-        skew: Largest difference between predictions over HTTP and offline.
+        skew: Largest difference between predictions over HTTP and offline, and latency under load.
+        bundle_digest: What the bundle is, kept with the service as lineage.
         champion_version: Version that serves now; empty before the first.
         champion_uri: Where its bundle lies.
+        deployment: Where and how to serve, for instance {"namespace": "models"}; see Deployment.
         server_env: Environment variables of the model server.
         skew_tolerance: Largest absolute difference of a prediction that is allowed.
+        load: What it must withstand, for instance {"requests_per_second": 50, "p99_ms": 100}; see Load.
+        plan: The rollout's plan, of which the signals are checked here.
+        wait_seconds: How long to wait for another rollout of the service to end.
         run_id: The pipeline run that owns this rollout.
 
     Returns:
-        The challenger's revision; empty when it is the champion already.
+        The challenger's revision; empty when there is nothing to roll out.
     """
     import os
     from pathlib import Path
 
-    from components.settings import settings
-    from components.stage.run import Champion, run
+    from components.rollout.deployment import parse_deployment
+    from components.rollout.place import place_for
+    from components.rollout.plan import parse_plan
+    from components.rollout.releases import release
+    from components.stage.load import parse_load
+    from components.stage.run import Request, run
     from components.step import step
 
     with step("stage") as current:
-        champion = Champion(champion_version, champion_uri) if champion_version else None
+        where = parse_deployment(deployment)
+        run_id = os.environ.get("SLUICEWAY_RUN_ID", run_id)
         staged = run(
-            settings().home,
-            service,
-            version,
-            model_uri,
-            Path(predictions.path),
-            tuple(predictions.metadata["classes"]),
-            server_env,
-            skew_tolerance,
-            champion,
-            os.environ.get("SLUICEWAY_RUN_ID", run_id),
+            place_for(where, parse_plan(plan), service),
+            Request(
+                run_id=run_id,
+                candidate=release(service, version, model_uri, where, server_env, bundle_digest, run_id),
+                champion=release(service, champion_version, champion_uri, where, {}) if champion_version else None,
+                predictions=Path(predictions.path),
+                classes=tuple(predictions.metadata["classes"]),
+                tolerance=skew_tolerance,
+                load=parse_load(load),
+                wait_seconds=wait_seconds,
+            ),
             current.progress,
         )
-        skew.log_metric("rows", staged.skew.rows)
-        skew.log_metric("max_abs_difference", staged.skew.max_abs)
-        current.fact = (
-            f"{staged.revision or 'the champion'} answers {staged.skew.rows} test rows as offline "
-            f"(largest difference {staged.skew.max_abs:.1e})"
-        )
+        skew.log_metric("rows", staged.skew.rows if staged.skew else 0)
+        skew.log_metric("max_abs_difference", staged.skew.max_abs if staged.skew else 0.0)
+        skew.log_metric("p99_ms", staged.load.p99_ms if staged.load else 0.0)
+        current.fact = staged.fact()
     return staged.revision
