@@ -119,16 +119,18 @@ class Observation:
 
 @dataclass(frozen=True)
 class Context:
-    """What is known before a step begins.
+    """What is known before a step begins; it must stay as it is for the whole step, also over a restart.
 
     Attributes:
-        baseline: the champion's counts before the step, from which the latency limit is taken; empty when there are
-            none.
+        weight: the challenger's share of the traffic in this step, in percent; 0 when not known.
+        baseline: the champion's counts before the step: what the challenger is compared with once it has all traffic,
+            and where the latency limits of interest are; empty when there are none.
         stable_offline: the champion's predictions of the held-out rows by the live metric's bin or label; empty when
-            not known.
+            not known. See :func:`components.rollout.shift.offline_counts`.
         canary_offline: the challenger's, likewise.
     """
 
+    weight: int = 0
     baseline: Arm = Arm()
     stable_offline: Mapping[str, float] = field(default_factory=dict)
     canary_offline: Mapping[str, float] = field(default_factory=dict)

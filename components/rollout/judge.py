@@ -1,21 +1,30 @@
 """Is the challenger doing harm? Evidence in, verdict out; no I/O.
 
-The judge looks each time the challenger's request count has doubled. Look number k may use
-``alpha * 6 / (pi * k)**2`` of the false-rollback rate, which sums to alpha over any number of looks (the Basel
-series), shared evenly by the three signals: however often it looks, the rate holds (Bonferroni).
+The judge may look at any time and as often as it likes: its verdict is a function of the counts since the step began,
+and the chance that a version within every margin is ever found harmful in a step is at most ``false_rollback_rate``
+(:mod:`components.rollout.sequential`). The rate is shared evenly by the signals that the plan declares (Bonferroni) and
+within a signal by its comparisons, whose e-values are averaged. Restarts are held against a count and use none of it.
+
+**Harm** is proved once a signal's e-value reaches ``1 / rate``. **OK** asks for three things: the challenger has
+answered ``min_requests``; no share as observed is beyond its margin; and the data could have shown harm: with the
+requests so far a challenger of the harm declared in ``_HARMS`` would have been found with a probability of 80 %.
+Anything else is **unclear**: no traffic and no metrics are not evidence of health.
+
+Once the challenger has all traffic, the champion's counts before the step take the place of its present ones, which are
+not compared at the same time any more: what changes with the hour can look like the challenger's doing. Without any
+champion (a first deployment) errors, mismatches and restarts are held against the margins themselves.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from statistics import NormalDist
 
-from components.rollout.evidence import Arm, Observation
-from components.rollout.plan import RolloutPlan, Slo
-from components.rollout.shift import stability
-
-FIRST_LOOK = 25
-_SIGNALS = 3
+from components.rollout import comparisons
+from components.rollout.comparisons import Comparison
+from components.rollout.evidence import Arm, Context, Observation
+from components.rollout.plan import RolloutPlan
+from components.rollout.weighing import difference_at_least, requests_needed, weigh
 
 
 class Finding(StrEnum):
@@ -30,7 +39,17 @@ class Finding(StrEnum):
 class Check:
     """One signal's evidence.
 
-    ``bound`` is the confidence bound that decides, ``limit`` what it must not exceed.
+    Attributes:
+        signal: errors, latency, predictions, mismatches, restarts or business.
+        stable: the champion's value: a share, a latency in milliseconds, a count; NaN when not known.
+        canary: the challenger's.
+        bound: how much larger the challenger's share is at least, at the declared rate; NaN until harm is proved.
+        limit: how much larger it may be.
+        finding: what follows.
+        reason: one sentence with the numbers.
+        evidence: decimal logarithm of the e-value: 2 means a hundred to one.
+        decides: the evidence that proves harm.
+        requests: requests of the challenger's that it takes to find the declared harm; 0 where none are needed.
     """
 
     signal: str
@@ -40,6 +59,9 @@ class Check:
     limit: float
     finding: Finding
     reason: str
+    evidence: float = 0.0
+    decides: float = 0.0
+    requests: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,112 +73,233 @@ class Verdict:
     reason: str
 
 
-def requests_for_look(look: int) -> int:
-    """How many requests the challenger must have answered before look number 1, 2, 3, …: 25, 50, 100 and so on."""
-    return FIRST_LOOK << (look - 1)
+@dataclass(frozen=True)
+class _Harm:
+    """A declared harm, large enough to be found soon and not so large that finding it says little.
+
+    Attributes:
+        share: the champion's share; negative for the one observed.
+        margins: how far the challenger's share is above it, in margins.
+        least: and at least.
+    """
+
+    share: float
+    margins: float
+    least: float
 
 
-def judge(seen: Observation, plan: RolloutPlan, look: int, expected_shift: float = 0.0) -> Verdict:
-    """Judge the challenger against the champion on what both answered in this step.
+_HARMS = {
+    "errors": _Harm(-1.0, 6.0, 0.03),
+    "latency": _Harm(0.05, 3.0, 0.2),
+    "predictions": _Harm(0.3, 2.5, 0.25),
+    "mismatches": _Harm(-1.0, 6.0, 0.03),
+    "business": _Harm(0.0, 2.0, 1.0),
+}
 
-    ``HARM`` as soon as one signal proves it, ``OK`` when the challenger has answered ``min_requests`` and every
-    signal is within its margin, else ``UNCLEAR``: no traffic is not evidence of health.
+
+def judge(seen: Observation, plan: RolloutPlan, context: Context) -> Verdict:
+    """Judge the challenger against the champion on what was counted in this step.
 
     Args:
         seen: counts since the step began.
-        plan: the margins and the least number of requests.
-        look: which look this is, from 1; each is taken once, see :func:`requests_for_look`.
-        expected_shift: the stability index between both versions' predictions of the held-out rows, which the gate
-            has seen and passed; only what live traffic adds to it is harm.
+        plan: the margins, the rate of false rollbacks and the least number of requests.
+        context: what was known before the step; the same for the whole step.
     """
-    alpha = plan.slo.false_rollback_rate * 6 / (math.pi * look) ** 2 / _SIGNALS
-    enough = seen.canary.requests >= plan.min_requests
-    checks = (
-        _errors(seen, plan.slo, alpha),
-        _latency(seen, plan.slo, alpha),
-        _predictions(seen, plan.slo.prediction_shift + expected_shift, alpha, enough),
-    )
-    for finding in (Finding.HARM, Finding.UNCLEAR):
-        for check in checks:
-            if check.finding is finding:
-                return Verdict(finding, checks, check.reason)
-    if not enough:
-        return Verdict(Finding.UNCLEAR, checks, f"{seen.canary.requests} of {plan.min_requests} requests so far")
-    return Verdict(Finding.OK, checks, f"no harm in {seen.canary.requests} requests")
+    checks = tuple(_checks(seen, plan, context))
+    proved = [check for check in checks if check.finding is Finding.HARM]
+    if proved:
+        worst = max(proved, key=lambda check: check.evidence - check.decides)
+        return Verdict(Finding.HARM, checks, worst.reason)
+    requests = seen.canary.requests
+    if requests < plan.min_requests:
+        return Verdict(Finding.UNCLEAR, checks, f"{requests:,} of {plan.min_requests:,} requests so far")
+    for check in checks:
+        if check.finding is Finding.UNCLEAR:
+            return Verdict(Finding.UNCLEAR, checks, f"{check.signal} unclear: {check.reason}")
+    return Verdict(Finding.OK, checks, f"no harm in {requests:,} requests")
 
 
-def _errors(seen: Observation, slo: Slo, alpha: float) -> Check:
-    stable, canary = seen.stable, seen.canary
-    lower = difference_lower_bound(canary.errors, canary.requests, stable.errors, stable.requests, alpha)
-    excess = canary.error_rate() - stable.error_rate()
-    finding = _finding(lower, excess, slo.error_rate_margin)
-    reason = (
-        f"{canary.error_rate():.1%} of the challenger's requests failed, {stable.error_rate():.1%} of the champion's "
-        f"(at least {max(lower, 0):.1%} more; {slo.error_rate_margin:.1%} allowed)"
-    )
-    return Check("errors", stable.error_rate(), canary.error_rate(), lower, slo.error_rate_margin, finding, reason)
+@dataclass(frozen=True)
+class _Trial:
+    """What every signal needs to know.
 
-
-def _latency(seen: Observation, slo: Slo, alpha: float) -> Check:
-    """Compare the shares of requests slower than the champion's 95th percentile plus what is allowed."""
-    stable, canary = seen.stable, seen.canary
-    base, mine = stable.latency_quantile(0.95), canary.latency_quantile(0.95)
-    if math.isnan(base):  # no champion to compare with: a first deployment
-        return Check("latency", base, mine, 0.0, slo.slow_share_margin, Finding.OK, "no champion to compare with")
-    allowed = max(base * slo.latency_ratio, base + slo.latency_slack_ms)
-    edge = min((e for e in canary.latency if e >= allowed), default=math.inf)
-    slow_canary, slow_stable = _slower(canary, edge), _slower(stable, edge)
-    lower = difference_lower_bound(slow_canary, canary.requests, slow_stable, stable.requests, alpha)
-    excess = slow_canary / canary.requests - slow_stable / max(stable.requests, 1)
-    finding = _finding(lower, excess, slo.slow_share_margin)
-    reason = (
-        f"p95 is {mine:,.0f} ms against the champion's {base:,.0f} ms; {slow_canary / canary.requests:.1%} of the "
-        f"challenger's requests took over {edge:,.0f} ms ({slo.slow_share_margin:.0%} more than the champion's allowed)"
-    )
-    return Check("latency", base, mine, lower, slo.slow_share_margin, finding, reason)
-
-
-def _predictions(seen: Observation, limit: float, alpha: float, enough: bool) -> Check:
-    """Both versions answer random shares of one traffic, so their predictions should differ as they did offline."""
-    shift, p_value = stability(seen.stable.predictions, seen.canary.predictions)
-    if math.isnan(shift):
-        return Check("predictions", 0.0, shift, shift, limit, Finding.OK, "no predictions to compare")
-    shifted = enough and shift > limit and p_value < alpha
-    reason = f"predictions differ by a stability index of {shift:.2f} ({limit:.2f} allowed; p = {p_value:.2g})"
-    return Check("predictions", 0.0, shift, shift, limit, Finding.HARM if shifted else Finding.OK, reason)
-
-
-def _finding(lower: float, excess: float, margin: float) -> Finding:
-    if lower > margin:
-        return Finding.HARM
-    return Finding.UNCLEAR if excess > margin else Finding.OK
-
-
-def _slower(arm: Arm, edge: float) -> int:
-    total = max(arm.latency.values(), default=0.0)
-    return int(total - arm.latency.get(edge, total))
-
-
-def wilson(successes: int, n: int, z: float) -> tuple[float, float]:
-    """Wilson's score interval for a proportion (Wilson 1927); (0, 1) when n is 0."""
-    if n == 0:
-        return 0.0, 1.0
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def difference_lower_bound(x1: int, n1: int, x2: int, n2: int, alpha: float) -> float:
-    """One-sided lower confidence bound of ``x1/n1 - x2/n2``.
-
-    Hybrid score interval, method 10 of Newcombe (1998), Statistics in Medicine 17:873-890. With no second arm it is
-    the lower bound of ``x1/n1`` itself.
+    Attributes:
+        canary: the challenger.
+        stable: the champion, before the step where it has no traffic in it.
+        share: the challenger's share of both, for the bets; 0 for not known.
+        fixed: whether the champion's counts are from before the step and do not grow.
+        alone: whether there is no champion.
+        level: the log evidence that decides.
     """
-    z = NormalDist().inv_cdf(1 - alpha)
-    low1, _ = wilson(x1, n1, z)
-    if n2 == 0:
-        return low1
-    p1, p2 = x1 / max(n1, 1), x2 / n2
-    _, high2 = wilson(x2, n2, z)
-    return p1 - p2 - math.sqrt((p1 - low1) ** 2 + (high2 - p2) ** 2)
+
+    canary: Arm
+    stable: Arm
+    share: float
+    fixed: bool
+    alone: bool
+    level: float
+
+
+def _checks(seen: Observation, plan: RolloutPlan, context: Context) -> list[Check]:
+    slo, stable, canary = plan.slo, seen.stable, seen.canary
+    signals = 4 + (slo.business is not None)
+    level = math.log(signals / slo.false_rollback_rate)
+    fixed = context.weight >= 100 or (not context.weight and not stable.requests)
+    share = context.weight / 100
+    if fixed:
+        stable = stable + context.baseline
+        expected = 2.0 * plan.min_requests
+        share = expected / (expected + stable.requests)
+    trial = _Trial(canary, stable, share, fixed, fixed and not stable.requests, level)
+    checks = [
+        _errors(trial, plan),
+        _latency(trial, plan, Arm() if fixed else context.baseline),
+        _predictions(trial, plan, context),
+        _mismatches(trial, plan),
+        _restarts(seen, plan),
+    ]
+    return [*checks, _business(seen, plan, level)] if slo.business else checks
+
+
+def _errors(trial: _Trial, plan: RolloutPlan) -> Check:
+    canary, stable = trial.canary, trial.stable
+    values = (
+        stable.error_rate() if stable.requests else math.nan,
+        canary.error_rate() if canary.requests else math.nan,
+    )
+    if not canary.requests:
+        return _unclear("errors", *values, "no request to the challenger has been seen")
+    if not stable.requests and not trial.alone:
+        return _unclear("errors", *values, "no request to the champion has been seen")
+    return _decide("errors", *values, comparisons.errors(canary, stable, plan.slo), trial, _rates)
+
+
+def _latency(trial: _Trial, plan: RolloutPlan, limits_from: Arm) -> Check:
+    quantile = plan.slo.latency_quantile
+    values = (trial.stable.latency_quantile(quantile), trial.canary.latency_quantile(quantile))
+    if trial.alone:
+        return Check("latency", *values, math.nan, 0.0, Finding.OK, "no champion to compare with")
+    if math.isnan(values[0]) or math.isnan(values[1]):
+        return _unclear("latency", *values, "the latency of both versions has not been seen")
+    compared = comparisons.latency(trial.canary, trial.stable, plan.slo, limits_from)
+    if not compared:
+        return _unclear("latency", *values, "the two versions' histograms have no edge in common")
+
+    def words(one: Comparison) -> str:
+        return f"p{100 * quantile:g} is {values[1]:,.0f} ms against {values[0]:,.0f} ms; of {_rates(one)}"
+
+    return _decide("latency", *values, compared, trial, words)
+
+
+def _predictions(trial: _Trial, plan: RolloutPlan, context: Context) -> Check:
+    canary, stable = trial.canary, trial.stable
+    n, k = sum(canary.predictions.values()), sum(stable.predictions.values())
+    if trial.alone:
+        return Check("predictions", math.nan, math.nan, math.nan, 0.0, Finding.OK, "no champion to compare with")
+    if not n and not k:
+        counted = bool(canary.predictions or stable.predictions)
+        reason = "no prediction has been counted yet" if counted else "neither version counts its predictions"
+        return Check(
+            "predictions", math.nan, math.nan, math.nan, 0.0, Finding.UNCLEAR if counted else Finding.OK, reason
+        )
+    if not n or not k:
+        return _unclear("predictions", math.nan, math.nan, "only one version's predictions have been counted")
+    compared = comparisons.predictions(canary, stable, plan.slo, context)
+    if not compared:
+        return _unclear("predictions", math.nan, math.nan, "the two versions' bins have no edge in common")
+    return _decide("predictions", math.nan, math.nan, compared, trial, _rates)
+
+
+def _mismatches(trial: _Trial, plan: RolloutPlan) -> Check:
+    canary, stable = trial.canary, trial.stable
+    if not canary.compared:
+        reason = "no answer was compared with its offline prediction"
+        finding = Finding.UNCLEAR if plan.shadow_per_second else Finding.OK
+        return Check("mismatches", math.nan, math.nan, math.nan, plan.slo.mismatch_margin, finding, reason)
+    values = (stable.mismatched / stable.compared if stable.compared else math.nan, canary.mismatched / canary.compared)
+    # How answers were compared is not tied to the weight: both versions may be asked directly, and equally often.
+    return _decide(
+        "mismatches", *values, comparisons.mismatches(canary, stable, plan.slo), replace(trial, share=0), _rates
+    )
+
+
+def _restarts(seen: Observation, plan: RolloutPlan) -> Check:
+    stable, canary, limit = seen.stable.restarts, seen.canary.restarts, plan.slo.restarts
+    finding = Finding.HARM if canary - stable >= limit else Finding.OK
+    reason = (
+        f"the challenger's servers restarted {canary} times, the champion's {stable} times ({limit} more are too many)"
+    )
+    return Check("restarts", stable, canary, canary - stable, limit, finding, reason)
+
+
+def _business(seen: Observation, plan: RolloutPlan, level: float) -> Check:
+    declared, worse = plan.slo.business, seen.business
+    assert declared is not None
+    if not worse.windows:
+        return _unclear("business", math.nan, math.nan, "no window in which both versions had a value yet")
+    scale = declared.highest - declared.lowest
+    loss = worse.total / worse.windows * scale
+
+    def words(one: Comparison) -> str:
+        return (
+            f"the challenger does {loss:.4g} worse on average over {worse.windows} windows "
+            f"({declared.margin:g} allowed)"
+        )
+
+    trial = _Trial(seen.canary, seen.stable, 0.0, False, True, level)
+    check = _decide("business", math.nan, loss, comparisons.business(worse, declared), trial, words)
+    bound = (2 * check.bound - 1) * scale
+    return replace(check, bound=bound, limit=declared.margin)
+
+
+def _rates(one: Comparison) -> str:
+    against = f"{one.stable_share():.1%} of the champion's" if one.stable_n else "no champion to compare with"
+    return f"{one.what}: {one.canary_share():.1%} of the challenger's, {against}; {one.margin:.1%} more allowed"
+
+
+def _decide(
+    signal: str,
+    stable: float,
+    canary: float,
+    compared: Sequence[Comparison],
+    trial: _Trial,
+    words: Callable[[Comparison], str],
+) -> Check:
+    """Weigh one signal's comparisons."""
+    evidence, most = weigh(compared, trial.share, trial.level)
+    needed = _needed(signal, compared, trial)
+    bound = math.nan
+    beyond = [one for one in compared if one.beyond()]
+    if evidence >= trial.level:
+        finding = Finding.HARM
+        bound = difference_at_least(most, trial.share, trial.level - math.log(most.part))
+        reason = f"{words(most)}, at least {bound:.1%} more"
+    elif beyond:
+        finding, reason = Finding.UNCLEAR, f"{words(max(beyond, key=_excess))}, not proved"
+    elif most.canary_n < needed:
+        finding, reason = Finding.UNCLEAR, f"{most.canary_n:,.0f} of about {needed:,} counts that can show harm"
+    else:
+        finding, reason = Finding.OK, words(most)
+    log10 = math.log(10)
+    return Check(
+        signal, stable, canary, bound, most.margin, finding, reason, evidence / log10, trial.level / log10, needed
+    )
+
+
+def _excess(one: Comparison) -> float:
+    return one.canary_share() - one.stable_share() - one.margin
+
+
+def _needed(signal: str, compared: Sequence[Comparison], trial: _Trial) -> int:
+    """How many counts it takes to find the declared harm, by the comparison with the least part of the rate."""
+    harm, least = _HARMS[signal], min(compared, key=lambda one: one.part)
+    margin = max(one.margin for one in compared)
+    stable = harm.share if harm.share >= 0 else least.stable_share()
+    canary = min(stable + max(harm.margins * margin, margin + harm.least), 1.0)
+    fixed = least.stable_n if trial.fixed else 0.0
+    level = trial.level - math.log(least.part)
+    return requests_needed(stable, canary, margin, trial.share, fixed if least.stable_n else -1.0, level)
+
+
+def _unclear(signal: str, stable: float, canary: float, reason: str) -> Check:
+    return Check(signal, stable, canary, math.nan, 0.0, Finding.UNCLEAR, reason)

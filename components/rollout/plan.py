@@ -46,12 +46,14 @@ class Slo(_Frozen):
 
     Attributes:
         error_rate_margin: allowed increase of the share of failed requests.
-        latency_quantile: the quantile of latency that is compared.
-        latency_ratio: allowed increase of that quantile, as a factor.
-        latency_slack_ms: increase of that quantile that is never harm, in milliseconds.
-        slow_share_margin: allowed increase of the share of requests slower than that limit.
-        prediction_shift: largest distance between the two versions' predictions beyond what was seen offline; see
-            :mod:`components.rollout.judge`.
+        latency_quantile: the quantile of latency that is shown; every quantile is held against the two limits below.
+        latency_ratio: allowed increase of each quantile, as a factor.
+        latency_slack_ms: increase of each quantile that is never harm, in milliseconds.
+        slow_share_margin: share of requests by which those that are slower may be more than these limits allow.
+        prediction_shift: by how much the share of predictions below any edge of the live metric's bins (Kolmogorov's
+            distance), or of any label, may differ between the two versions beyond how it differed on the held-out
+            rows. A share that a person can picture and, unlike a stability index, not biased by small counts; an index
+            of 0.25 between normal distributions is a distance of 0.2, one of 0.1 is 0.13.
         mismatch_margin: largest share of answers to held-out rows that differ from the offline prediction.
         restarts: restarts of the challenger's server in one step, beyond the champion's, that are too many.
         business: a measure of the product; None for none.
@@ -63,8 +65,8 @@ class Slo(_Frozen):
     latency_quantile: float = Field(default=0.95, gt=0, lt=1)
     latency_ratio: float = Field(default=1.5, ge=1)
     latency_slack_ms: float = Field(default=50, ge=0)
-    slow_share_margin: float = Field(default=0.05, ge=0, le=1)
-    prediction_shift: float = Field(default=0.25, gt=0)
+    slow_share_margin: float = Field(default=0.005, ge=0, le=1)
+    prediction_shift: float = Field(default=0.15, gt=0, lt=1)
     mismatch_margin: float = Field(default=0.01, ge=0, le=1)
     restarts: int = Field(default=2, ge=1)
     business: Business | None = None

@@ -1,11 +1,38 @@
-"""How far two versions' predictions are apart, from their counts by bin or label."""
+"""Two versions' predictions as counts by bin or label, and how large their shares below each edge or of each label are.
+
+Bins are named by their upper edge and are not cumulative; the last edge is infinite. Labels are anything else.
+"""
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 
 from components.rollout.traffic import Rows
+
+
+def offline_counts(
+    rows: Rows, live: Mapping[str, float], canary: Mapping[str, float] | None = None, classes: Sequence[str] = ()
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Count both versions' offline predictions of the held-out rows as the live metric counts them.
+
+    Args:
+        rows: with the predictions of both versions.
+        live: the champion's live counts, for the bins or labels only.
+        canary: the challenger's live counts, where its bins are not the champion's.
+        classes: labels in the order of the probability columns; by default the live labels in their natural order.
+
+    Returns:
+        The champion's and the challenger's counts; both empty where the predictions, bins or labels are not known.
+    """
+    if not rows.champion or not rows.predictions or not live:
+        return {}, {}
+    both = ((rows.champion, live), (rows.predictions, canary or live))
+    if _binned(live):
+        counted = [_by_bin([scores[-1] for scores in predictions], bins) for predictions, bins in both]
+    else:
+        counted = [_by_label(predictions, classes or _natural(labels)) for predictions, labels in both]
+    return (counted[0], counted[1]) if all(counted) else ({}, {})
 
 
 def count_values(values: Sequence[float], edges: Sequence[float]) -> dict[str, float]:
@@ -21,92 +48,80 @@ def count_values(values: Sequence[float], edges: Sequence[float]) -> dict[str, f
     return {str(edge): float(count) for edge, count in zip([*edges, math.inf], bins, strict=True)}
 
 
-def stability(stable: Mapping[str, float], canary: Mapping[str, float]) -> tuple[float, float]:
-    """Population stability index between two sets of counts, and the p-value of a chi-squared homogeneity test.
+@dataclass(frozen=True)
+class Part:
+    """A part of all predictions, such as those of at most 0.4, in words and as both versions' counts of it."""
 
-    The index is the symmetrised Kullback-Leibler divergence of the shares. Counts by different bin edges are first
-    brought to the stable version's, linearly within a bin. Bins with under 5 counts expected in either arm are
-    merged into the next, as the chi-squared approximation asks.
+    what: str
+    stable: float
+    canary: float
 
-    Returns:
-        Index and p-value; (NaN, 1) when an arm has no predictions.
+
+def parts(stable: Mapping[str, float], canary: Mapping[str, float]) -> list[Part]:
+    """The parts whose shares are compared: at most each edge of the champion's, or each label.
+
+    Which they are depends on the names of the bins alone, never on the counts. Where the challenger's bins differ, its
+    counts lie evenly within a bin; edges beyond the outermost ones of either are left out.
     """
-    from scipy.special import chdtrc  # a fifth of the import time of scipy.stats
-
-    total_stable, total_canary = sum(stable.values()), sum(canary.values())
-    if not total_stable or not total_canary:
-        return math.nan, 1.0
-    merged = _merge(_align(stable, canary), min(total_stable, total_canary) / (total_stable + total_canary))
-    if len(merged) < 2:
-        return 0.0, 1.0
-    index = chi_squared = 0.0
-    for s, c in merged:
-        share_s, share_c = (s + 0.5) / (total_stable + 1), (c + 0.5) / (total_canary + 1)
-        index += (share_c - share_s) * math.log(share_c / share_s)
-        for count, total in ((s, total_stable), (c, total_canary)):
-            expected = (s + c) * total / (total_stable + total_canary)
-            chi_squared += (count - expected) ** 2 / expected
-    return index, float(chdtrc(len(merged) - 1, chi_squared))
-
-
-def expected_shift(rows: Rows, live: Mapping[str, float]) -> float:
-    """The stability index between both versions' offline predictions of the held-out rows.
-
-    Args:
-        rows: with the predictions of both versions.
-        live: the stable version's live counts, for the bins: by upper edge, the last infinite, or by label.
-
-    Returns:
-        The index; 0 where the champion's predictions or its bins are not known.
-    """
-    if not rows.champion or not live:
-        return 0.0
-    if len(rows.predictions[0]) > 2:  # counted by label: which class is most probable
-        champion, challenger = (
-            Counter(str(max(range(len(scores)), key=scores.__getitem__)) for scores in predictions)
-            for predictions in (rows.champion, rows.predictions)
-        )
-        return stability(champion, challenger)[0]
-    edges = sorted(float(key) for key in live)
-    last = [[scores[-1] for scores in predictions] for predictions in (rows.champion, rows.predictions)]
-    return stability(count_values(last[0], edges[:-1]), count_values(last[1], edges[:-1]))[0]
-
-
-def _merge(pairs: Sequence[tuple[float, float]], smaller_share: float) -> list[tuple[float, float]]:
-    merged: list[tuple[float, float]] = []
-    s = c = 0.0
-    for more_s, more_c in pairs:
-        s, c = s + more_s, c + more_c
-        if (s + c) * smaller_share >= 5:
-            merged.append((s, c))
-            s = c = 0.0
-    if merged and s + c:
-        merged[-1] = (merged[-1][0] + s, merged[-1][1] + c)
-    return merged
-
-
-def _align(stable: Mapping[str, float], canary: Mapping[str, float]) -> list[tuple[float, float]]:
-    try:
-        edges = sorted(float(key) for key in stable)
-        theirs = sorted((float(key), count) for key, count in canary.items())
-    except ValueError:  # counts by label
-        return [(stable.get(k, 0.0), canary.get(k, 0.0)) for k in sorted(set(stable) | set(canary))]
-    finite = [edge for edge, _ in theirs if math.isfinite(edge)]
-    # How the counts of an outer, open bin lie is unknown: where possible only edges that both cover are compared.
-    edges = [edge for edge in edges if finite and finite[0] <= edge <= finite[-1]] or edges
-    edges = [*(edge for edge in edges if math.isfinite(edge)), math.inf]
-    ours = sorted((float(key), count) for key, count in stable.items())
+    if _binned(stable) != _binned(canary):
+        return []
+    if not _binned(stable):
+        return [Part(f"predictions of {k}", stable.get(k, 0), canary.get(k, 0)) for k in sorted({*stable, *canary})]
+    ours, theirs = _cumulative(stable), _cumulative(canary)
+    finite = [edge for edge in theirs if math.isfinite(edge)]
     return [
-        (_count_below(high, ours) - _count_below(low, ours), _count_below(high, theirs) - _count_below(low, theirs))
-        for low, high in pairwise([-math.inf, *edges])
+        Part(f"predictions of at most {edge:g}", ours[edge], below(theirs, edge))
+        for edge in ours
+        if math.isfinite(edge) and finite and finite[0] <= edge <= finite[-1]
     ]
 
 
-def _count_below(edge: float, bins: Sequence[tuple[float, float]]) -> float:
-    total, low = 0.0, -math.inf
-    for high, count in bins:
-        if high > edge:
-            inside = (edge - low) / (high - low) if math.isfinite(low) and math.isfinite(high) and edge > low else 0.0
-            return total + inside * count
-        total, low = total + count, high
-    return total
+def below(cumulative: Mapping[float, float], value: float, lowest: float = -math.inf) -> float:
+    """How many of the counted values are at most ``value``: linear within a bin, as Prometheus' histogram_quantile.
+
+    Args:
+        cumulative: counts of values up to each edge, edges ascending.
+        value: from the first edge to the last finite one.
+        lowest: where the first bin begins.
+    """
+    low, count = lowest, 0.0
+    for edge, total in cumulative.items():
+        if value <= edge:
+            if value == edge or math.isinf(low) or math.isinf(edge):
+                return total if value == edge else count
+            return count + (total - count) * (value - low) / (edge - low)
+        low, count = edge, total
+    return count
+
+
+def _binned(counts: Mapping[str, float]) -> bool:
+    return any(key.lower().lstrip("+") == "inf" for key in counts)
+
+
+def _cumulative(bins: Mapping[str, float]) -> dict[float, float]:
+    total, cumulative = 0.0, {}
+    for edge, count in sorted((float(key), count) for key, count in bins.items()):
+        total += count
+        cumulative[edge] = total
+    return cumulative
+
+
+def _natural(labels: Mapping[str, float]) -> list[str]:
+    """Classes are in ascending order, numbers by value."""
+    try:
+        return sorted(labels, key=float)
+    except ValueError:
+        return sorted(labels)
+
+
+def _by_bin(values: Sequence[float], bins: Mapping[str, float]) -> dict[str, float]:
+    names = sorted(bins, key=float)
+    counts = count_values(values, [float(name) for name in names[:-1]])
+    return dict(zip(names, counts.values(), strict=True))
+
+
+def _by_label(predictions: Sequence[Sequence[float]], classes: Sequence[str]) -> dict[str, float]:
+    if not predictions or len(classes) != len(predictions[0]):
+        return {}
+    found = Counter(max(range(len(scores)), key=scores.__getitem__) for scores in predictions)
+    return {name: float(found[i]) for i, name in enumerate(classes)}
