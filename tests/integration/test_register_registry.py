@@ -40,27 +40,6 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def migrated(tmp_path_factory):
-    """An empty MLflow database, made once: each test takes a copy."""
-    home = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLUICEWAY_HOME", str(home))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        client().search_registered_models()
-    return home / "mlflow.db"
-
-
-@pytest.fixture
-def sqlite(tmp_path, migrated, monkeypatch):
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(migrated, home / "mlflow.db")
-    monkeypatch.setenv("SLUICEWAY_HOME", str(home))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return home
-
-
-@pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A real `mlflow server` that hands out artifacts itself."""
     home = tmp_path_factory.mktemp("server")

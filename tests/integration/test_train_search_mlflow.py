@@ -1,7 +1,6 @@
 """Search and epochs against a real MLflow: workers in processes of their own, one of them killed, and registration."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,28 +35,6 @@ def made(tmp_path_factory):
     train(features, home / "bundle", trainer="linear")
     decision = evaluate(features, home / "bundle", draws=50).decision
     (home / "decision").write_text(decision.model_dump_json())
-    return home
-
-
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory):
-    """An empty MLflow database, made once: each test takes a copy."""
-    home = tmp_path_factory.mktemp("mlflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLUICEWAY_HOME", str(home))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        client().search_registered_models()
-    return home / "mlflow.db"
-
-
-@pytest.fixture
-def sqlite(tmp_path, migrated, monkeypatch):
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(migrated, home / "mlflow.db")
-    monkeypatch.setenv("SLUICEWAY_HOME", str(home))
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
-        monkeypatch.delenv(name, raising=False)
     return home
 
 
