@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,13 @@ from components.rollout.freeze import frozen_until
 from components.rollout.judge import Finding, Verdict, judge
 from components.rollout.ledger import Ledger
 from components.rollout.place import Place
-from components.rollout.shadow import Shadow
 from components.rollout.shift import offline_counts
 from components.rollout.state import Action, Do, Situation, decide
 from components.rollout.targets.target import Sight
 
 if TYPE_CHECKING:
     from components.rollout.run import Request
+    from components.rollout.shadow import Shadow
 
 Note = Callable[..., None]
 
@@ -89,15 +89,6 @@ class Watch:
         revisions = (sight.stable.revision, sight.canary.revision) if sight else ("", self._ledger.revision)
         addresses = (sight.stable.url, sight.canary.url) if sight else ("", "")
         began = self._try(lambda: self._begin(*revisions))
-        request = self._request
-        shadow = Shadow(
-            self._ledger.service,
-            request.rows,
-            request.classes,
-            *addresses,
-            self._plan.shadow_per_second,
-            request.skew_tolerance,
-        )
         seen = Observation()
 
         def counted() -> Observation:
@@ -106,10 +97,20 @@ class Watch:
                 began = self._try(lambda: self._begin(*revisions))
             elif (found := self._try(source.seen)) is not None:
                 seen = found
-            return seen + shadow.counts(source.sees_direct)
+            return seen + shadow.counts(source.sees_direct) if shadow else seen
 
-        with shadow:
+        with self._shadow(*addresses) as shadow:
             yield counted
+
+    def _shadow(self, stable: str, canary: str) -> "AbstractContextManager[Shadow | None]":
+        """Held-out rows to both versions, where the plan asks for them."""
+        request, per_second = self._request, self._plan.shadow_per_second
+        if not per_second:
+            return nullcontext()
+        from components.rollout.shadow import Shadow
+
+        rows, tolerance = request.rows, request.skew_tolerance
+        return Shadow(self._ledger.service, rows, request.classes, stable, canary, per_second, tolerance)
 
     def _begin(self, stable: str, canary: str) -> bool:
         ledger = self._ledger
