@@ -127,8 +127,9 @@ def test_the_rate_is_kept_per_version(serve):
 
 
 def test_a_server_that_hangs_does_not_delay_the_end(serve):
-    hanging = serve(lambda x: time.sleep(3) or (200, 0))
+    asked = threading.Event()
+    hanging = serve(lambda x: asked.set() or time.sleep(3) or (200, 0))
     with shadow("", hanging):
-        time.sleep(0.1)
+        assert asked.wait(5)
         began = time.monotonic()
     assert time.monotonic() - began < 1.5
