@@ -8,6 +8,7 @@ VERSION = "0.1.0"
 
 DATA = f"{REGISTRY}/python-data:{VERSION}"
 CONTROL = f"{REGISTRY}/python-control:{VERSION}"
+SERVING = f"{REGISTRY}/python-serving:{VERSION}"
 TRAIN_SKLEARN = f"{REGISTRY}/python-train-sklearn:{VERSION}"
 TRAIN_TORCH = f"{REGISTRY}/python-train-torch:{VERSION}"
 TRAIN_TORCH_CUDA = f"{REGISTRY}/python-train-torch-cuda:{VERSION}"
