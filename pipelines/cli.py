@@ -2,8 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +11,9 @@ from rich.table import Table
 
 from components.errors import SluicewayError
 from components.settings import settings
+from pipelines import rollout_cli
 from pipelines.catalog import CATALOG
+from pipelines.clear_errors import clear_errors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,17 +26,9 @@ app = typer.Typer(
     `sluiceway stop` ends it.""",
 )
 
+app.add_typer(rollout_cli.app, name="rollout")
+
 JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """End with one clear sentence and the failure's exit code."""
-    try:
-        yield
-    except SluicewayError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from error
 
 
 @app.command("compile")
@@ -50,7 +42,7 @@ def compile_(
     """
     from pipelines.packages import compile_package, digest
 
-    with _clear_errors():
+    with clear_errors():
         for name in names or list(CATALOG):
             path = out / f"{name}.yaml"
             compile_package(name, path)
@@ -85,7 +77,7 @@ def run(
     from pipelines.runner import Request
     from pipelines.session import run_and_report
 
-    with _clear_errors():
+    with clear_errors():
         entry(pipeline)
         if package is not None and not package.is_file():
             raise SluicewayError(f"There is no package {package}: write one with `sluiceway compile`.")
@@ -105,7 +97,7 @@ def parameters(
 
     from pipelines import packages
 
-    with _clear_errors(), tempfile.TemporaryDirectory() as folder:
+    with clear_errors(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "package.yaml"
         packages.compile_package(pipeline, path)
         table = Table("parameter", "type", "default", "meaning", box=None, pad_edge=False)
@@ -127,7 +119,7 @@ def status(
     """
     from pipelines.services import services, show
 
-    with _clear_errors():
+    with clear_errors():
         found = services(settings().home, repair)
     if as_json:
         sys.stdout.write(json.dumps({"services": found}) + "\n")
@@ -142,7 +134,7 @@ def stop() -> None:
     from serving.local import client
 
     home = settings().home
-    with _clear_errors():
+    with clear_errors():
         names = [name for name in client.names(home) if client.alive(home, name)]
         client.stop(home)
     typer.echo(f"stopped {', '.join(names)}" if names else "nothing was running")
@@ -161,7 +153,7 @@ def sign(
     """Sign a model bundle, so that whoever loads it can tell who made it."""
     from serving import signing
 
-    with _clear_errors():
+    with clear_errors():
         if key is None and not token:
             raise SluicewayError("Nothing to sign with: give --key, or name a key file with SLUICEWAY_SIGNING_KEY.")
         path = signing.sign(bundle, key) if key is not None else signing.sign_keyless(bundle, token)
@@ -184,7 +176,7 @@ def verify(
     from serving import bundle as bundles
     from serving import signing
 
-    with _clear_errors():
+    with clear_errors():
         manifest = bundles.verify(bundle)
         if key is not None:
             signing.check(bundle, key)
@@ -206,7 +198,7 @@ def demo(
     """
     from pipelines.demo import play
 
-    with _clear_errors():
+    with clear_errors():
         ok = play(Console(), requests)
     raise typer.Exit(0 if ok else 1)
 

@@ -17,6 +17,8 @@ TOLD = {
     "thawed": ":arrow_forward: goes on from {weight} % after a freeze",
     "signals lost": ":grey_question: cannot be judged at {weight} %: signals are lost",
     "signals back": ":arrow_forward: is judged again at {weight} %",
+    "place lost": ":grey_question: cannot be looked at, at {weight} %: the cluster does not answer",
+    "place back": ":arrow_forward: can be looked at again, at {weight} %",
     "taken over": ":handshake: is gone on with by another run",
     "promoted": ":white_check_mark: is promoted",
     "rolled back": ":rewind: is rolled back",
