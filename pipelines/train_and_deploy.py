@@ -181,7 +181,7 @@ def train_and_deploy(
             staged = stage(
                 version=with_settings(version, cached=False).outputs["version"],
                 model_uri=version.outputs["model_uri"],
-                bundle_digest=version.outputs["bundle_digest"],
+                lineage=version.outputs["lineage"],
                 champion_version=source.outputs["champion_version"],
                 champion_uri=source.outputs["champion_uri"],
                 server_env=server_env,

@@ -12,7 +12,7 @@ def register(
     model: dsl.Input[dsl.Model],
     decision: dsl.Input[dsl.Artifact],
     model_name: str,
-) -> NamedTuple("Outputs", version=str, model_uri=str, already_champion=bool, bundle_digest=str):  # type: ignore[valid-type]  # KFP's form
+) -> NamedTuple("Outputs", version=str, model_uri=str, already_champion=bool, lineage=dict):  # type: ignore[valid-type]  # KFP's form
     """Register a model that passed the gate in MLflow, as challenger.
 
     Args:
@@ -24,7 +24,7 @@ def register(
         version: The registered version.
         model_uri: Where its bundle lies, fit for an InferenceService's storageUri.
         already_champion: Whether this very model is the champion already.
-        bundle_digest: What its bundle is.
+        lineage: What it was made from.
     """
     from pathlib import Path
 
@@ -35,4 +35,4 @@ def register(
 
         registered = run(Path(model.path), Path(decision.path), model_name)
         current.fact = registered.fact()
-    return (registered.version, registered.model_uri, registered.already_champion, registered.bundle_digest)
+    return (registered.version, registered.model_uri, registered.already_champion, dict(registered.lineage))

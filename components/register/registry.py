@@ -4,6 +4,7 @@ The alias ``champion`` is the version that serves, ``challenger`` the one that m
 repeated: a second one finds the work done.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,9 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 RECIPE = "sluiceway.recipe_digest"
 STORAGE_URI = "sluiceway.storage_uri"
 DATA_VERSION = "sluiceway.data_version"
+BUNDLE = "sluiceway.bundle_digest"
+RUN = "sluiceway.run_id"
+COMMIT = "mlflow.source.git.commit"
 STATE = "sluiceway.state"
 REASON = "sluiceway.reason"
 PREVIOUS = "sluiceway.previous_champion"
@@ -62,6 +66,18 @@ def champion(model_name: str) -> Champion | None:
         data_version=tags.get(DATA_VERSION, ""),
         recipe_digest=tags.get(RECIPE, ""),
     )
+
+
+def lineage(tags: Mapping[str, str]) -> dict[str, str]:
+    """What a version was made from, by the names under which a service carries it."""
+    names = {
+        "bundle-digest": BUNDLE,
+        "recipe-digest": RECIPE,
+        "data-version": DATA_VERSION,
+        "git-commit": COMMIT,
+        "run-id": RUN,
+    }
+    return {name: tags[tag] for name, tag in names.items() if tags.get(tag)}
 
 
 def promote(model_name: str, version: str) -> None:

@@ -1,5 +1,6 @@
 """Registers a bundle that passed the gate: one run, one version per recipe, however often it is tried."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ class Registered:
         already_champion: it serves already; there is nothing to roll out.
         reused: it had been registered before.
         run_id: its MLflow run.
-        bundle_digest: what its bundle is.
+        lineage: what it was made from, as it was registered: the same for every later run.
     """
 
     version: str
@@ -37,7 +38,7 @@ class Registered:
     already_champion: bool
     reused: bool
     run_id: str
-    bundle_digest: str = ""
+    lineage: Mapping[str, str]
 
     def fact(self) -> str:
         """The one thing worth knowing."""
@@ -83,7 +84,7 @@ def register(bundle: Path, decision: Path, model_name: str) -> Registered:
             mlflow.set_model_version_tag(model_name, version, registry.STATE, registry.CHALLENGER)
             mlflow.set_registered_model_alias(model_name, registry.CHALLENGER, version)
         uri, run_id = found.tags[registry.STORAGE_URI], str(found.run_id)
-        return Registered(version, uri, already_champion, reused, run_id, judged.bundle_digest)
+        return Registered(version, uri, already_champion, reused, run_id, registry.lineage(found.tags))
 
 
 def _check(judged: Decision, manifest: BundleManifest, bundle: Path) -> None:
@@ -169,12 +170,12 @@ def _tags(manifest: BundleManifest, judged: Decision) -> dict[str, str]:
     tags = {
         registry.RECIPE: manifest.recipe_digest,
         registry.DATA_VERSION: str(manifest.recipe["data_version"]),
-        "sluiceway.bundle_digest": judged.bundle_digest,
-        "sluiceway.run_id": str(origin.get("run_id", "")),
+        registry.BUNDLE: judged.bundle_digest,
+        registry.RUN: str(origin.get("run_id", "")),
         "sluiceway.version": str(manifest.recipe["versions"]["sluiceway"]),
         "sluiceway.runtime": manifest.runtime,
         "sluiceway.compared_with": judged.champion_version,
-        "mlflow.source.git.commit": str(origin.get("git_commit", "")),
+        registry.COMMIT: str(origin.get("git_commit", "")),
     }
     return {name: value for name, value in tags.items() if value}
 

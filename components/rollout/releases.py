@@ -1,9 +1,14 @@
 """Releases from what the pipeline knows of a registered version."""
 
+from collections.abc import Mapping
+
 from components.rollout.deployment import Deployment
 from components.rollout.document import inference_service
+from components.rollout.place import on_this_machine
 from components.rollout.release import Release
 from components.settings import settings
+
+NO_LINEAGE: Mapping[str, str] = {}
 
 
 def release(
@@ -12,8 +17,7 @@ def release(
     uri: str,
     deployment: Deployment,
     env: dict[str, str],
-    bundle_digest: str = "",
-    run_id: str = "",
+    lineage: Mapping[str, str] = NO_LINEAGE,
 ) -> Release:
     """A registered version as it will be served.
 
@@ -23,8 +27,8 @@ def release(
         uri: where its bundle lies.
         deployment: where and how to serve.
         env: environment of the model server.
-        bundle_digest: what the bundle is; lineage.
-        run_id: the run that registered it; lineage.
+        lineage: what the version was made from.
     """
-    document = inference_service(service, uri, version, env, settings().port)
+    there = None if on_this_machine(deployment) else deployment
+    document = inference_service(service, uri, version, env, settings().port, deployment=there, lineage=lineage)
     return Release(version=version, uri=uri, document=document)

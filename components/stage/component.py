@@ -12,10 +12,10 @@ def stage(
     model_uri: str,
     predictions: dsl.Input[dsl.Dataset],
     skew: dsl.Output[dsl.Metrics],
-    bundle_digest: str = "",
+    lineage: dict = {},  # noqa: B006 - KFP reads the default, nobody mutates it
     champion_version: str = "",
     champion_uri: str = "",
-    deployment: dict = {},  # noqa: B006 - KFP reads the default, nobody mutates it
+    deployment: dict = {},  # noqa: B006
     server_env: dict = {},  # noqa: B006
     skew_tolerance: float = 1e-4,
     load: dict = {},  # noqa: B006
@@ -31,7 +31,7 @@ def stage(
         model_uri: Where its bundle lies.
         predictions: Test rows with their offline predictions.
         skew: Largest difference between predictions over HTTP and offline, and latency under load.
-        bundle_digest: What the bundle is, kept with the service as lineage.
+        lineage: What the version was made from; kept with the service.
         champion_version: Version that serves now; empty before the first.
         champion_uri: Where its bundle lies.
         deployment: Where and how to serve, for instance {"namespace": "models"}; see Deployment.
@@ -63,7 +63,7 @@ def stage(
             place_for(where, parse_plan(plan), service),
             Request(
                 run_id=run_id,
-                candidate=release(service, version, model_uri, where, server_env, bundle_digest, run_id),
+                candidate=release(service, version, model_uri, where, server_env, lineage),
                 champion=release(service, champion_version, champion_uri, where, {}) if champion_version else None,
                 predictions=Path(predictions.path),
                 classes=tuple(predictions.metadata["classes"]),
