@@ -20,6 +20,9 @@ class Settings(BaseSettings):
         where: where models are served unless a deployment says otherwise: "kserve", or this machine
             (``SLUICEWAY_WHERE``).
         prometheus: address of the Prometheus that sees the served models, on a cluster (``SLUICEWAY_PROMETHEUS``).
+        prometheus_token: bearer token for it, or the absolute path of a file that holds one; a secret
+            (``SLUICEWAY_PROMETHEUS_TOKEN``).
+        prometheus_ca: file with the certificate authority that signed its certificate (``SLUICEWAY_PROMETHEUS_CA``).
         webhook: where each decision of a rollout is posted, as Slack takes it; a secret (``SLUICEWAY_WEBHOOK``).
         ui: address of the KFP UI, on a cluster, for links in notifications (``SLUICEWAY_UI``).
         tracking_uri: MLflow tracking and registry (``MLFLOW_TRACKING_URI``); a SQLite file under home by default.
@@ -32,6 +35,8 @@ class Settings(BaseSettings):
     port: int = Field(default=0, ge=0, le=65535)
     where: str = ""
     prometheus: str = ""
+    prometheus_token: SecretStr = SecretStr("")
+    prometheus_ca: str = ""
     webhook: SecretStr = SecretStr("")
     ui: str = ""
     tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
