@@ -81,10 +81,10 @@ def newest_checks(events: Sequence[Event]) -> list[dict[str, Any]]:
 
 def proof(check: Mapping[str, Any]) -> float | None:
     """How near a signal is to proving harm: 0 where nothing speaks for it, 1 where it is proved; None if not known."""
-    evidence, needed = check.get("evidence"), check.get("needed")
-    if evidence is None or not needed:
+    evidence, decides = check.get("evidence"), check.get("decides")
+    if evidence is None or not decides:
         return None
-    return max(0.0, float(evidence) / float(needed))
+    return max(0.0, float(evidence) / float(decides))
 
 
 def sparkline(values: Sequence[float], highest: float, width: int = 16) -> str:
@@ -112,7 +112,8 @@ def versions_of(ledger: Ledger) -> str:
     stable = f"version {ledger.stable.version}" if ledger.stable else "nothing"
     if ledger.candidate is not None:
         return f"version {ledger.candidate.version} in place of {stable}"
-    return f"{stable} serves"
+    tried = next((extra(event).get("version") for event in reversed(ledger.events) if event.what == "rolled back"), "")
+    return f"{f'version {tried} was tried; ' if tried else ''}{stable} serves"
 
 
 def one_line(ledger: Ledger) -> str:

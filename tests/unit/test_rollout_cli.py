@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from components.rollout.evidence import Arm, Observation
 from components.rollout.ledger import Ledger, Phase
 from components.rollout.release import Release
+from components.rollout.store import Command
 from components.rollout.stores.files import FileStore
 from pipelines.cli import app
 
@@ -22,7 +23,7 @@ CHECK = {
     "stable": 0.003,
     "canary": 0.05,
     "evidence": 2.3,
-    "needed": 4.6,
+    "decides": 4.6,
     "finding": "unclear",
     "reason": "5.0% of the challenger's requests failed [so far]",
 }
@@ -166,7 +167,7 @@ def test_watch_follows_a_rollout_to_its_end_with_a_line_per_change(home):
         return "end"
 
     with at_work(store, halts):
-        threading.Timer(0.4, call, ["pause", "churn", "--no-wait"]).start()
+        threading.Timer(0.4, store.send, [Command(what="pause", by="ada@desk", time=0.0)]).start()
         result = call("status", "churn", "--watch", "--every", "0.1")
     first = (
         "churn ▂▂ shifting at 10 %; version 7 in place of version 6; 480 requests, 24 failed; errors at 50% of proof"
