@@ -268,7 +268,6 @@ def _ask(what: "What", store: "Store", wait: bool, seconds: float) -> None:
 
 def _end(what: "What", service: str, namespace: str, kubeconfig: str, wait: bool, seconds: float, yes: bool) -> None:
     """Abort or promote: by whoever is at work, or here where nobody is any more."""
-    from components.rollout.plan import RolloutPlan
     from components.rollout.settle import decided_by
     from components.rollout.timeline import AT_WORK
     from pipelines.rollout_ask import me, nobody
@@ -286,7 +285,9 @@ def _end(what: "What", service: str, namespace: str, kubeconfig: str, wait: bool
         return
     from components.rollout.place import place_for
 
-    place = partial(place_for, _deployment(namespace, kubeconfig), RolloutPlan(), service, kubeconfig)
+    there = _deployment(namespace, kubeconfig)
+    deployment = (ledger.deployment or there).model_copy(update={"namespace": there.namespace} if namespace else {})
+    place = partial(place_for, deployment, None, service, kubeconfig)
     typer.echo(decided_by(place, store, what, me()))
 
 

@@ -100,14 +100,12 @@ def settle(record: RunRecord) -> str:
     """Finish what a killed run of the same service left behind on this machine."""
     from components.rollout.deployment import parse_deployment
     from components.rollout.place import on_this_machine, place_for, store_for
-    from components.rollout.plan import parse_plan
     from components.rollout.settle import settle as finish
 
     deployment = parse_deployment(record.parameters.get("deployment") or {})
-    plan = parse_plan(record.parameters.get("plan") or {})
     if not on_this_machine(deployment):
         return "on a cluster the run's own exit handler settles it"
-    return finish(lambda: place_for(deployment, plan, record.service), store_for(deployment, record.service))
+    return finish(lambda: place_for(deployment, None, record.service), store_for(deployment, record.service))
 
 
 def _execute(record: RunRecord, current: Settings, cache: bool, watch: Watch) -> None:

@@ -104,8 +104,7 @@ def train_and_deploy(
         wait_seconds: How long to wait for another rollout of the same service to end.
     """
     run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-    service = {"deployment": deployment, "plan": plan, "run_id": run_id}
-    settled = settle(model_name=model_name, source_uri=source_uri, **service)
+    settled = settle(model_name=model_name, source_uri=source_uri, deployment=deployment, run_id=run_id)
     with dsl.ExitHandler(with_settings(settled, cached=False)):
         asked = {"trainer": trainer, "hyperparameters": hyperparameters, "device": device, "search": search}
         source = resolve(

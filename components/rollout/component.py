@@ -81,7 +81,6 @@ def settle(
     source_uri: str,
     status: dsl.PipelineTaskFinalStatus,
     deployment: dict = {},  # noqa: B006 - KFP reads the default, nobody mutates it
-    plan: dict = {},  # noqa: B006
     run_id: str = "",
 ) -> None:
     """Leave the service on the last good release, however the run ended.
@@ -91,7 +90,6 @@ def settle(
         source_uri: The data source.
         status: How the run ended, given by KFP.
         deployment: Where and how to serve; see Deployment.
-        plan: The rollout's plan.
         run_id: The pipeline run; another run's rollout is left alone.
     """
     import os
@@ -99,13 +97,11 @@ def settle(
     from components.naming import model_name as derive
     from components.rollout.deployment import parse_deployment
     from components.rollout.place import place_for, store_for
-    from components.rollout.plan import parse_plan
     from components.rollout.settle import settle as run
     from components.step import step
 
     with step("settle") as current:
         where, service = parse_deployment(deployment), derive(model_name, source_uri)
         owner = os.environ.get("SLUICEWAY_RUN_ID", run_id)
-        current.fact = run(
-            lambda: place_for(where, parse_plan(plan), service), store_for(where, service), owner, wait_seconds=120
-        )
+        store = store_for(where, service)
+        current.fact = run(lambda: place_for(where, None, service), store, owner, wait_seconds=120)

@@ -54,7 +54,7 @@ class Deployment(_Frozen):
     """Where and how a model is served.
 
     Attributes:
-        where: "auto" takes KServe inside a cluster (the mechanism by what the cluster can do) and this machine elsewhere.
+        where: "auto" goes by the settings: this machine, or KServe by the mechanism that the cluster can do.
         namespace: of the service; empty takes the pipeline's own.
         staging_namespace: where a challenger is proved first; empty stages it beside the live service, without traffic.
         runtime: "sluiceway" for our server, or one of KServe's own by its model format: "mlflow", "onnx", "triton",

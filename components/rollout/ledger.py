@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from components.rollout.deployment import Deployment
 from components.rollout.evidence import Arm, Observation
 from components.rollout.release import Release
 
@@ -46,6 +47,7 @@ class Ledger(BaseModel):
         phase: how far it is.
         stable: the last good release; None before the first.
         candidate: the release on trial; None when settled.
+        deployment: where and how it is served; None before it was.
         revision: what the challenger is called where it runs.
         weight: the share of the traffic that was last asked for, in percent.
         step_seconds: time spent in this step that counts: not paused, not frozen.
@@ -64,6 +66,7 @@ class Ledger(BaseModel):
     phase: Phase = Phase.SETTLED
     stable: Release | None = None
     candidate: Release | None = None
+    deployment: Deployment | None = None
     revision: str = ""
     weight: int = 0
     step_seconds: float = 0.0

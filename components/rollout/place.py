@@ -34,7 +34,8 @@ class Place:
     Attributes:
         target: the service.
         store: its record.
-        source: its signals.
+        source: its signals; None where nothing is judged.
+        deployment: what it is the place of.
         staging: the same service in the staging namespace; None where it is staged beside the live one.
         replay_per_second: held-out rows that are sent to the service unless said otherwise.
         guard: asked before every write; knows the owner once there is one.
@@ -42,7 +43,8 @@ class Place:
 
     target: Target
     store: Store
-    source: Source
+    source: Source | None
+    deployment: Deployment
     staging: Target | None = None
     replay_per_second: int = 0
     guard: Guard = field(default_factory=Guard)
@@ -78,8 +80,14 @@ def store_for(deployment: Deployment, service: str, kubeconfig: str = "") -> Sto
     return KubernetesStore(connect(deployment.namespace, kubeconfig), service)
 
 
-def place_for(deployment: Deployment, plan: RolloutPlan, service: str, kubeconfig: str = "") -> Place:
+def place_for(deployment: Deployment, plan: RolloutPlan | None, service: str, kubeconfig: str = "") -> Place:
     """The place that a deployment names.
+
+    Args:
+        deployment: where and how to serve.
+        plan: what is to be judged; None to act without a judge.
+        service: the InferenceService's name.
+        kubeconfig: names the cluster; empty takes the pod's own, or KUBECONFIG's.
 
     Raises:
         BadInput: the cluster cannot do a canary, or no Prometheus is named; says what is missing.
@@ -90,22 +98,16 @@ def place_for(deployment: Deployment, plan: RolloutPlan, service: str, kubeconfi
         from components.rollout.targets.single_machine import SingleMachine
 
         home = settings().home
-        source = LocalSource(home, service)
-        return Place(SingleMachine(home, service), store_for(deployment, service), source, replay_per_second=200)
+        target, store = SingleMachine(home, service), store_for(deployment, service)
+        return Place(target, store, LocalSource(home, service), deployment, replay_per_second=200)
     return _in_cluster(deployment, plan, service, kubeconfig)
 
 
-def _in_cluster(deployment: Deployment, plan: RolloutPlan, service: str, kubeconfig: str) -> Place:
+def _in_cluster(deployment: Deployment, plan: RolloutPlan | None, service: str, kubeconfig: str) -> Place:
     from components.cluster.api import connect
-    from components.rollout.signals.prometheus import PrometheusSource
     from components.rollout.stores.kubernetes import KubernetesStore
     from components.rollout.targets.choose import target_for
 
-    address = settings().prometheus
-    if not address:
-        raise BadInput(
-            "The judge needs a Prometheus that sees the served models: set SLUICEWAY_PROMETHEUS to its address."
-        )
     guard = Guard()
     cluster = connect(deployment.namespace, kubeconfig)
     staging = None
@@ -115,10 +117,22 @@ def _in_cluster(deployment: Deployment, plan: RolloutPlan, service: str, kubecon
     return Place(
         target=target_for(deployment, service, guard, cluster),
         store=KubernetesStore(cluster, service),
-        source=PrometheusSource(address, cluster.namespace, service, plan.slo.business, plan.interval_seconds),
+        source=_prometheus(cluster.namespace, service, plan) if plan is not None else None,
+        deployment=deployment,
         staging=staging,
         guard=guard,
     )
+
+
+def _prometheus(namespace: str, service: str, plan: RolloutPlan) -> Source:
+    from components.rollout.signals.prometheus import PrometheusSource
+
+    address = settings().prometheus
+    if not address:
+        raise BadInput(
+            "The judge needs a Prometheus that sees the served models: set SLUICEWAY_PROMETHEUS to its address."
+        )
+    return PrometheusSource(address, namespace, service, plan.slo.business, plan.interval_seconds)
 
 
 def replace_namespace(deployment: Deployment, namespace: str) -> Deployment:

@@ -44,9 +44,9 @@ class Ownership(Protocol):
 class Store(Protocol):
     """The record of one service's newest rollout."""
 
-    def owned(self, rollout: str, wait_seconds: float = 0.0, say: Callable[[str], None] = ...) -> (
-        AbstractContextManager[Ownership]
-    ):
+    def owned(
+        self, rollout: str, wait_seconds: float = 0.0, say: Callable[[str], None] = ...
+    ) -> AbstractContextManager[Ownership]:
         """Own the service while the block runs; a right that was handed over to the same rollout is taken up.
 
         Args:

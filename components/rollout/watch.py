@@ -42,7 +42,9 @@ class Watch:
             note: adds an event to the record and saves it.
             say: told what a person at a terminal should know.
         """
-        self._place, self._ledger, self._request, self._note, self._say = place, ledger, request, note, say
+        assert place.source is not None
+        self._place, self._source, self._ledger, self._request = place, place.source, ledger, request
+        self._note, self._say = note, say
         self._plan = request.plan
         self._sight: Sight | None = None
         self._down_since: float | None = None
@@ -62,7 +64,7 @@ class Watch:
         with self._counting() as counted:
             last = saved = sampled = time.monotonic()
             while True:
-                time.sleep(self._plan.interval_seconds or self._place.source.interval_seconds)
+                time.sleep(self._plan.interval_seconds or self._source.interval_seconds)
                 now = time.monotonic()
                 self._pass(now - last)
                 last = now
@@ -85,7 +87,7 @@ class Watch:
     @contextmanager
     def _counting(self) -> Iterator[Callable[[], Observation]]:
         """Count from here on: what clients send, and what is sent to both versions beside that."""
-        source, sight = self._place.source, self._sight
+        source, sight = self._source, self._sight
         revisions = (sight.stable.revision, sight.canary.revision) if sight else ("", self._ledger.revision)
         addresses = (sight.stable.url, sight.canary.url) if sight else ("", "")
         began = self._try(lambda: self._begin(*revisions))
@@ -115,8 +117,8 @@ class Watch:
     def _begin(self, stable: str, canary: str) -> bool:
         ledger = self._ledger
         if stable and not ledger.baseline.requests:  # else an earlier try of this step has taken it
-            ledger.baseline = self._place.source.baseline(stable)
-        self._place.source.begin(stable, canary)
+            ledger.baseline = self._source.baseline(stable)
+        self._source.begin(stable, canary)
         return True
 
     def _try(self, ask: Callable[[], Any]) -> Any:

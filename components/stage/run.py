@@ -144,7 +144,8 @@ def _checked(
 def _begin(place: Place, request: Request, say: Callable[[str], None]) -> Ledger:
     """See to it that the champion serves, then name the candidate; none when it is the champion itself."""
     before, champion = place.store.load(), request.champion
-    ledger = Ledger(service=before.service, run_id=request.run_id, stable=_stable(before, request))
+    ledger = Ledger(service=before.service, run_id=request.run_id, deployment=place.deployment)
+    ledger.stable = _stable(before, request)
     if ledger.stable is not None and not place.target.live():
         say(f"starting the champion, version {ledger.stable.version}")
         place.target.deploy(ledger.stable)

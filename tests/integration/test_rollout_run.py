@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -60,10 +61,19 @@ def champion():
     return current(SERVICE).version
 
 
-def rows():
-    frame = raw_rows(100)
-    instances = [{k: None if v != v else v for k, v in row.items()} for row in frame.to_dict("records")]
-    return Rows(tuple(instances), tuple((0.5, 0.5) for _ in instances))
+def rows(bundles=None):
+    """Held-out rows; with both versions' own predictions where they are to be compared."""
+    instances = [{k: None if v != v else v for k, v in row.items()} for row in raw_rows(100).to_dict("records")]
+    if bundles is None:
+        return Rows(tuple(instances), tuple((0.5, 0.5) for _ in instances))
+    champion, challenger = (_predicted(bundles / version) for version in ("1", "2"))
+    return Rows(tuple(instances), challenger, champion)
+
+
+def _predicted(bundle):
+    from serving.bundle import load
+
+    return tuple(tuple(float(p) for p in row) for row in load(bundle).predict(raw_rows(100)))
 
 
 def releases(bundles, **challenger_env):
@@ -201,6 +211,24 @@ def _traffic(home):
     return client.read(home, SERVICE)["status"]["components"]["predictor"]["traffic"]
 
 
+def test_held_out_rows_to_both_versions_stand_in_for_traffic_that_there_is_not(home, bundles):
+    place = staged(bundles)
+    asked = replace(
+        request(replay=0, shadow_per_second=100, steps=[20, 100]), rows=rows(bundles), classes=("No", "Yes")
+    )
+    result = roll_out(place, asked, quiet)
+    assert (result.outcome, champion()) == ("promoted", "2")
+
+
+def test_answers_that_differ_from_the_offline_predictions_are_harm(home, bundles):
+    place = staged(bundles)
+    wrong = replace(rows(bundles), predictions=rows(bundles).champion)  # version 2 was evaluated as something else
+    asked = replace(request(replay=0, shadow_per_second=100), rows=wrong, classes=("No", "Yes"))
+    result = roll_out(place, asked, quiet)
+    assert (result.outcome, champion()) == ("rolled_back", "1")
+    assert "offline" in result.reason
+
+
 def test_a_freeze_takes_no_step(home, bundles):
     frozen = {"freeze": [{"start": "00:00", "end": "00:00"}]}  # all day, every day
     place = staged(bundles)
@@ -262,7 +290,8 @@ import sys
 from pathlib import Path
 from tests.integration.test_rollout_run import HERE, SERVICE, place_for, request, roll_out
 from components.rollout.plan import RolloutPlan
-print(roll_out(place_for(HERE, RolloutPlan(), SERVICE), request(min_seconds=float(sys.argv[1]), max_seconds=90), print).outcome)
+asked = request(min_seconds=float(sys.argv[1]), max_seconds=90)
+print(roll_out(place_for(HERE, RolloutPlan(), SERVICE), asked, print).outcome)
 """
 
 
