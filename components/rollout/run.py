@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.errors import Busy, Changed, NotReady
+from components.errors import Busy, Changed, Lost, NotReady, Unreachable
 from components.register import registry
 from components.rollout.evidence import Arm, Observation
 from components.rollout.ledger import Ledger, Outcome, Phase
@@ -23,6 +23,9 @@ from components.rollout.watch import Watch
 from components.settings import settings
 
 Say = Callable[[str], None]
+
+_PATIENCE_SECONDS = 15 * 60.0
+_PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,22 @@ def roll_out(place: Place, request: Request, say: Say) -> Result:
 
     Raises:
         Busy: another rollout of this service is at work, or was staged since.
-        Lost: another owner has taken the service over meanwhile; nothing more was done.
-        Unreachable: the place could not be reached for so long that nothing could be ended; a retry goes on.
+        Lost: the right to act ran out again and again.
+        Unreachable: the place or the registry stayed away for a quarter of an hour; a retry goes on.
     """
+    began = time.monotonic()
+    while True:
+        try:
+            return _owned(place, request, say)
+        except (Lost, Unreachable) as error:
+            # The right ran out, or something was away. Own it anew and go on where it was; another owner's is Busy.
+            if time.monotonic() - began > _PATIENCE_SECONDS:
+                raise
+            say(f"trying again: {error}")
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _owned(place: Place, request: Request, say: Say) -> Result:
     rate = place.replay_per_second if request.replay_per_second < 0 else request.replay_per_second
     with place.store.owned(request.rollout, request.wait_seconds, say) as ownership:
         place.guard.ownership = ownership
@@ -84,8 +100,7 @@ def roll_out(place: Place, request: Request, say: Say) -> Result:
             return Result(ledger.outcome, ledger.reason, place.target.url())
         replay = Replay(place.target.url(), ledger.service, request.rows.instances, rate)
         with Notifier(settings().webhook, say, link=request.link) as notifier, replay:
-            rollout = _Rollout(place, ledger, ownership, notifier, say)
-            rollout.through(request)
+            _Rollout(place, ledger, ownership, notifier, say).through(request)
             notifier.note(ledger)
             place.store.save(ledger)
         assert ledger.outcome is not None
