@@ -3,6 +3,7 @@
 import re
 import secrets
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,8 +62,13 @@ class Objects:
     """The objects of a server, written as the API server writes them."""
 
     def __init__(self, storage: Storage) -> None:
-        """Work on a storage."""
+        """Work on a storage.
+
+        ``admission`` is called with the kind of an object, the object and what it was before (None on create); gives
+        the object as it is let in, or raises ``Refused``.
+        """
         self.storage = storage
+        self.admission: Callable[[Served, Plain, Plain | None], Plain] = lambda _kind, thing, _old: thing
 
     def get(self, kind: Served, namespace: str, name: str) -> Plain:
         """An object.
@@ -254,6 +260,7 @@ class Objects:
     def _begin(self, request: Request, thing: Plain, operation: str) -> Plain:
         """Store a new object."""
         kind = request.kind
+        thing = self.admission(kind, thing, None)
         metadata = {key: value for key, value in thing["metadata"].items() if key not in _KEPT}
         metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": managers.now()}
         metadata |= {"generation": 1} if kind.counts else {}
@@ -271,6 +278,8 @@ class Objects:
     def _change(self, request: Request, live: Plain, thing: Plain, operation: str = "Update") -> Plain:
         """Store a new state of an object, unless nothing changes."""
         kind = request.kind
+        if not request.subresource:
+            thing = self.admission(kind, thing, live)
         kept = {key: live["metadata"][key] for key in _KEPT if key in live["metadata"]}
         metadata = {k: v for k, v in thing["metadata"].items() if k not in ("resourceVersion", *_KEPT)} | kept
         if request.subresource:

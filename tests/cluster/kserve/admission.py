@@ -6,7 +6,9 @@ predictors with a model, and canaries.
 
 import copy
 import re
+from typing import Any
 
+from tests.cluster import errors
 from tests.cluster.kserve.templates import MODE
 from tests.cluster.kserve.things import Plain
 
@@ -16,7 +18,7 @@ _FIXED = "(canary uses fixed replicas)"
 
 
 class Refused(Exception):
-    """Why an object is not let in; the API server answers 400 with it."""
+    """Why an object is not let in; the API server answers 403 with it."""
 
 
 def admit(isvc: Plain, old: Plain | None, default_mode: str = "Knative") -> Plain:
@@ -40,6 +42,21 @@ def admit(isvc: Plain, old: Plain | None, default_mode: str = "Knative") -> Plai
         del answer["metadata"]["annotations"]
     validate(answer, old)
     return answer
+
+
+def install(objects: Any, default_mode: str) -> None:
+    """Have a fake API server run the webhooks."""
+
+    def admission(kind: Any, thing: Plain, old: Plain | None) -> Plain:
+        if kind.kind != "InferenceService" or thing["metadata"].get("deletionTimestamp"):
+            return thing
+        try:
+            return admit(thing, old, default_mode)
+        except Refused as error:
+            webhook = 'admission webhook "inferenceservice.kserve-webhook-server.validator" denied the request: '
+            raise errors.Refused(403, f"{webhook}{error}") from error
+
+    objects.admission = admission
 
 
 def validate(isvc: Plain, old: Plain | None) -> None:

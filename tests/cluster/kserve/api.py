@@ -81,6 +81,9 @@ class Api:
         finally:
             response.close()
 
+    def get(self, resource: Resource, namespace: str, name: str) -> Plain:
+        return self._call("GET", resource.path(namespace, name))
+
     def create(self, resource: Resource, item: Plain) -> Plain:
         return self._call("POST", resource.path(item["metadata"].get("namespace", "")), item, self._query)
 
@@ -129,9 +132,13 @@ class Mirror(threading.Thread):
         self._over = threading.Event()
 
     def all(self) -> list[Plain]:
-        """Copies, so that reconcilers may alter what they get."""
+        """The objects themselves, not copies: they are only read."""
         with self._lock:
-            return copy.deepcopy(list(self._items.values()))
+            return list(self._items.values())
+
+    def get(self, namespace: str, name: str) -> Plain | None:
+        with self._lock:
+            return self._items.get((namespace, name))
 
     def put(self, item: Plain) -> None:
         """Take in an object that was just written, so that the next pass sees it."""
@@ -178,7 +185,7 @@ class Mirror(threading.Thread):
 
 
 class View:
-    """Everything that the controllers look at; writes go through it."""
+    """Everything that the controllers look at, to be read only; writes go through it."""
 
     KINDS = ("InferenceService", "KnativeService", "Revision", "Deployment", "Pod", "Service", "HTTPRoute", "Gateway")
     RUNTIMES = ("ServingRuntime", "ClusterServingRuntime")
@@ -202,8 +209,7 @@ class View:
         return self._mirrors[kind].all()
 
     def get(self, kind: str, namespace: str, name: str) -> Plain | None:
-        key = (namespace, name)
-        return next((one for one in self.all(kind) if (one["metadata"].get("namespace", ""), _name(one)) == key), None)
+        return self._mirrors[kind].get(namespace, name)
 
     def create(self, kind: str, item: Plain) -> Plain:
         made = self.api.create(RESOURCES[kind], item)
@@ -231,10 +237,6 @@ def ensure(api: Api, kind: str, item: Plain) -> None:
     """Make an object unless it is there, or the cluster does not know its kind."""
     with contextlib.suppress(ApiException):
         api.create(RESOURCES[kind], item)
-
-
-def _name(item: Plain) -> str:
-    return item["metadata"]["name"]
 
 
 def _version(item: Plain) -> int:

@@ -71,6 +71,7 @@ class Timing:
         notice: until a lost node counts as lost.
         evict: until the pods of a lost node are made anew elsewhere.
         grace: for a server to end by itself.
+        route: until the gateway has taken up a changed HTTPRoute.
     """
 
     back_off: float = 0.3
@@ -79,6 +80,7 @@ class Timing:
     notice: float = 0.3
     evict: float = 1.0
     grace: float = 5.0
+    route: float = 0.2
 
 
 class Container:

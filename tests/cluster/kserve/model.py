@@ -4,7 +4,8 @@ Run as ``python model.py --name NAME --revision REV --host H --port N``. A predi
 row's numbers mod 10) / 10``. Faults come by environment, all optional: ``MODEL_ERRORS`` (share answered with 500),
 ``MODEL_DELAY_MS``, ``MODEL_SHIFT`` (added to predictions), ``MODEL_CRASH_AFTER`` (requests until the process ends with
 code 3), ``MODEL_NEVER_READY=1``, ``MODEL_REFUSE=1`` (ends at once with a reason, as for a bundle that does not load),
-``MODEL_START_MS`` (loading time).
+``MODEL_START_MS`` (loading time), ``MODEL_WORK_MS`` (one request after the other takes so long, and with more than ten
+waiting the next are answered with 503).
 """
 
 import argparse
@@ -19,6 +20,7 @@ from bisect import bisect_left
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BINS = tuple(step / 10 for step in range(1, 10))
+_NUMBERS = ("ERRORS", "DELAY_MS", "SHIFT", "START_MS", "WORK_MS")
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error", 503: "Service Unavailable"}
 
 
@@ -43,7 +45,10 @@ class Histogram:
 
 class Model:
     def __init__(self, name, revision):
-        number = {key: float(os.environ.get(f"MODEL_{key}", 0)) for key in ("ERRORS", "DELAY_MS", "SHIFT", "START_MS")}
+        number = {
+            key: float(os.environ.get(f"MODEL_{key}", 0))
+            for key in ("ERRORS", "DELAY_MS", "SHIFT", "START_MS", "WORK_MS")
+        }
         self.name, self.revision = name, revision
         self.errors, self.delay, self.shift = number["ERRORS"], number["DELAY_MS"] / 1000, number["SHIFT"]
         self.crash_after = int(os.environ.get("MODEL_CRASH_AFTER", 0))
@@ -53,6 +58,7 @@ class Model:
         self.seconds, self.predictions = Histogram(SECONDS), Histogram(BINS)
         self.random = random.Random(0)
         self.in_flight = 0
+        self.work, self.turn = number["WORK_MS"] / 1000, asyncio.Lock()
 
     @property
     def ready(self):
@@ -71,13 +77,22 @@ class Model:
         began = time.perf_counter()
         if self.delay:
             await asyncio.sleep(self.delay)
-        code, answer = self._predicted(body)
+        code, answer = await self._worked(body)
         self.codes[code] = self.codes.get(code, 0) + 1
         self.seconds.observe(time.perf_counter() - began)
         if self.crash_after and sum(self.codes.values()) >= self.crash_after:
             print("crashed on purpose", file=sys.stderr, flush=True)
             os._exit(3)
         return code, answer
+
+    async def _worked(self, body):
+        if not self.work:
+            return self._predicted(body)
+        if self.in_flight > 10:
+            return 503, {"error": "too many requests at once"}
+        async with self.turn:
+            await asyncio.sleep(self.work)
+            return self._predicted(body)
 
     def _predicted(self, body):
         if not self.ready:

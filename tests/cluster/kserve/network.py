@@ -1,6 +1,7 @@
 """From the cluster's Services and routes to the tables of the data plane."""
 
 import re
+import time
 from typing import Any
 
 from tests.cluster.kserve import knative
@@ -13,8 +14,9 @@ from tests.cluster.kserve.things import Plain, key, selects
 class Network:
     """Endpoints from pods, host names from Services, Knative Services and HTTPRoutes."""
 
-    def __init__(self, view: Any, gateway: str) -> None:
-        self._view, self._gateway = view, gateway
+    def __init__(self, view: Any, gateway: str, lag: float) -> None:
+        self._view, self._gateway, self._lag = view, gateway, lag
+        self._taken_up: dict[str, tuple[Plain, float, Plain]] = {}
         self._missing: dict[tuple[str, str], list[str]] = {}
 
     def tables(self, containers: list[Container]) -> tuple[list[Host], dict[str, list[Address]]]:
@@ -38,12 +40,24 @@ class Network:
                 backends[key(service)] = {f"{namespace}/{name}": 1}
                 hosts.append(_host([f"{name}.{namespace}"], {f"{namespace}/{name}": 1}))
         routes = sorted(self._view.all("HTTPRoute"), key=lambda one: one["metadata"].get("creationTimestamp", ""))
-        return [self._route(route, backends) for route in routes if self._ours(route)] + hosts, endpoints
+        taken_up = [self._late(route) for route in routes if self._ours(route)]
+        return [self._route(route, backends) for route in taken_up] + hosts, endpoints
+
+    def _late(self, route: Plain) -> Plain:
+        """The route as the gateway knows it yet; endpoints change at once, routes have a longer way."""
+        uid, now = route["metadata"]["uid"], time.monotonic()
+        newest, since, known = self._taken_up.get(uid, (route, now - self._lag, route))
+        if newest["spec"] != route["spec"]:
+            since = now
+        known = route if now - since >= self._lag else known
+        self._taken_up[uid] = (route, since, known)
+        return known
 
     def statuses(self, attempt: Any) -> None:
         """Say of every route that it is in force; called once the tables are."""
         for route in self._view.all("HTTPRoute"):
-            if self._ours(route) and key(route) in self._missing:
+            in_force = self._taken_up.get(route["metadata"]["uid"], (None, 0.0, {}))[2]
+            if key(route) in self._missing and in_force.get("spec") == route["spec"]:
                 attempt(
                     self._view.set_status,
                     "HTTPRoute",

@@ -1,5 +1,6 @@
 """A cluster's KServe in this process: controllers, nodes and gateway around a real API, real servers, real Envoy."""
 
+import copy
 import json
 import os
 import tempfile
@@ -16,6 +17,7 @@ from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
+from tests.cluster.kserve import admission
 from tests.cluster.kserve.api import RESOURCES, Api, View, ensure
 from tests.cluster.kserve.client import Client
 from tests.cluster.kserve.controller import Controller
@@ -79,6 +81,10 @@ class Faults:
     def slow_to_start(self, about: str, seconds: float) -> None:
         self._add(Fault(about, "env", {"MODEL_START_MS": str(seconds * 1000)}))
 
+    def busy(self, about: str, seconds: float, start: float = 0) -> None:
+        """Servers that take so long for each request, one after the other, and to start; overloaded they answer 503."""
+        self._add(Fault(about, "env", {"MODEL_WORK_MS": str(seconds * 1000), "MODEL_START_MS": str(start * 1000)}))
+
     def worse(self, about: str, errors: float = 0, delay_ms: float = 0, shift: float = 0) -> None:
         env = {"MODEL_ERRORS": str(errors), "MODEL_DELAY_MS": str(delay_ms), "MODEL_SHIFT": str(shift)}
         self._add(Fault(about, "env", env))
@@ -135,7 +141,7 @@ class Simulation:
         self.kubelet = Kubelet(self.view, nodes, folder / "pods", options.server, options.timing, self._attempt)
         self.faults = Faults(self.kubelet, nodes, self.view.changed, self._mark_node)
         self._deployments = Deployments(self.view, nodes, self._attempt)
-        self._network = Network(self.view, options.gateway)
+        self._network = Network(self.view, options.gateway, options.timing.route)
         self._controller = Controller(self.view, options, self._attempt, lambda host: self.gateway.shares.get(host))
         self._over = threading.Event()
         self._paused = threading.Event()
@@ -155,7 +161,7 @@ class Simulation:
 
     def get(self, kind: str, name: str, namespace: str = "default") -> Plain | None:
         """An object as the simulation last saw it."""
-        return self.view.get(kind, namespace, name)
+        return copy.deepcopy(self.view.get(kind, namespace, name))
 
     def wait(
         self, kind: str, name: str, done: Callable[[Plain], Any], namespace: str = "default", seconds: float = 20
@@ -288,19 +294,21 @@ class Simulation:
 
 
 @contextmanager
-def kserve(client: ApiClient, **options: Any) -> Iterator[Simulation]:
+def kserve(server: Any, **options: Any) -> Iterator[Simulation]:
     """Run a cluster's KServe while the block runs.
 
     Args:
-        client: of the Kubernetes API, fake or real.
+        server: the Kubernetes API of tests.cluster.fixtures, fake or real; the fake gets KServe's webhooks.
         options: fields of :class:`Options`; ``default_mode="Standard"``.
 
     HTTP_PROXY is set meanwhile, so that the cluster's names, as they stand in statuses, are reached from this process
     and its children as from inside the cluster.
     """
     with tempfile.TemporaryDirectory(prefix="kserve-") as folder:
-        simulation = Simulation(client, Options(**options), Path(folder))
+        simulation = Simulation(server.client(), Options(**options), Path(folder))
         before = {name: os.environ.get(name) for name in ("HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy")}
+        if hasattr(server, "objects"):
+            admission.install(server.objects, simulation.options.default_mode)
         try:
             simulation.start()
             os.environ |= {"HTTP_PROXY": simulation.proxy, "http_proxy": simulation.proxy}
