@@ -6,6 +6,7 @@ by a retry of the same run, or settled by :mod:`components.rollout.settle`. Only
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,7 +140,7 @@ class _Rollout:
         else:
             self.place.store.clear()
             action = Action(Do.ADVANCE, "staged and checked", steps[0])
-        watch = Watch(self.place, ledger, request, self._note, self.say)
+        watch = Watch(self.place, ledger, request, self._note, self.keep, self.say)
         while action.do is Do.ADVANCE:
             try:
                 self._step(action)
@@ -228,7 +229,12 @@ class _Rollout:
 
     def _note(self, what: str, weight: int, **seen: Any) -> None:
         self.notifier.tell(self.ledger, self.ledger.note(what, weight, **seen))
-        self.place.store.save(self.ledger)
+        self.keep()
+
+    def keep(self) -> None:
+        """Save what was seen, or with the next save where the record cannot be reached: nothing is done by it."""
+        with suppress(Unreachable):
+            self.place.store.save(self.ledger)
 
 
 def conclude(place: Place, ledger: Ledger, ownership: Ownership, action: Action, say: Say = lambda _text: None) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,13 @@ class Watch:
     """What is kept from look to look, and from step to step."""
 
     def __init__(
-        self, place: Place, ledger: Ledger, request: "Request", note: Note, say: Callable[[str], None]
+        self,
+        place: Place,
+        ledger: Ledger,
+        request: "Request",
+        note: Note,
+        keep: Callable[[], None],
+        say: Callable[[str], None],
     ) -> None:
         """Prepare; nothing is asked yet.
 
@@ -40,17 +46,19 @@ class Watch:
             ledger: the record; evidence and times are kept in it.
             request: the plan and the rows.
             note: adds an event to the record and saves it.
+            keep: saves the record, where it can be reached.
             say: told what a person at a terminal should know.
         """
         assert place.source is not None
         self._place, self._source, self._ledger, self._request = place, place.source, ledger, request
-        self._note, self._say = note, say
+        self._note, self._keep, self._say = note, keep, say
         self._plan = request.plan
         self._sight: Sight | None = None
         self._down_since: float | None = None
         self._abort_by = self._promote_by = ""
         self._frozen = ""
         self._lost = ""
+        self._away = False
 
     def step(self, weight: int) -> Action:
         """Watch one step until it is decided.
@@ -81,7 +89,7 @@ class Watch:
                     self._note("verdict", weight, action=action.do, reason=action.reason, checks=checks)
                     return action
                 if now - saved >= _SAVE_SECONDS:
-                    self._place.store.save(self._ledger)
+                    self._keep()
                     saved = now
 
     @contextmanager
@@ -152,10 +160,14 @@ class Watch:
         try:
             self._sight = self._place.target.look(ledger.stable, ledger.candidate, ledger.weight)
         except Unreachable as error:
-            if self._sight is not None:
+            if not self._away:
                 self._note("place lost", ledger.weight, reason=str(error))
                 self._say(str(error))
-            self._sight = None
+            self._sight, self._away = None, True
+        else:
+            if self._away:
+                self._note("place back", ledger.weight)
+            self._away = False
         if self._sight is not None and not self._sight.canary.ready:
             self._down_since = self._down_since or time.monotonic()
         else:
@@ -163,10 +175,13 @@ class Watch:
 
     def _listen(self) -> None:
         """Take up what people ask, and whether a freeze is in force."""
-        command, ledger = self._place.store.command(), self._ledger
+        ledger, command = self._ledger, None
+        with suppress(Unreachable):  # it is read with the next look
+            command = self._place.store.command()
+            if command is not None:
+                self._place.store.clear()
         if command is not None:
             self._note("command", ledger.weight, command=command.what, by=command.by)
-            self._place.store.clear()
             if command.what == "abort":
                 self._abort_by = command.by
             elif command.what == "promote":
