@@ -316,10 +316,13 @@ def test_a_careless_promotion_falls_off_the_cliff_and_a_careful_one_does_not(ste
             standard.wait("HTTPRoute", name, lambda _, w=wanted, n=name: backends(standard, n) == w)
             ready = f"{name}-v2-predictor"
             standard.wait("Deployment", ready, lambda one, c=copies: one["status"].get("availableReplicas") == c)
+            if name == "careful":
+                standard.wait("HTTPRoute", name, accepted)  # before, the gateway still splits as it did
             client.reset()
             steps.change(promoted(canary))
             standard.wait("HTTPRoute", name, lambda _, n=name: set(backends(standard, n)) == {f"{n}-v2-predictor"})
-            steps.ready(name)
+            standard.wait("HTTPRoute", name, accepted)
+            standard.wait("Deployment", ready, lambda one: one["status"].get("availableReplicas") == 3)
             client.wait(20)
         assert standard.get("Deployment", f"{name}-v1-predictor") is None
         lost[name] = len(client.failed)
