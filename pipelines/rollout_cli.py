@@ -258,7 +258,7 @@ def _ask(what: "What", store: "Store", wait: bool, seconds: float) -> None:
     """Send a command to whoever is at work, and wait for the answer."""
     from pipelines.rollout_ask import answer, me, send
 
-    before = len(store.load().events)
+    before = len(_record(store).events)
     command = send(store, what, me())
     if not wait:
         typer.echo(f"left the command to {what} for {store.owner() or 'the owner'}")
@@ -273,7 +273,7 @@ def _end(what: "What", service: str, namespace: str, kubeconfig: str, wait: bool
     from pipelines.rollout_ask import me, nobody
 
     store = _store(service, namespace, kubeconfig)
-    ledger, owner = store.load(), store.owner()
+    ledger, owner = _record(store), store.owner()
     if ledger.candidate is None:
         raise nobody(ledger, what)
     typer.echo(_consequence(what, ledger), err=True)

@@ -235,6 +235,15 @@ def test_a_command_after_the_end_says_how_it_ended(home, what):
     assert f"nothing to {what}: no rollout of churn is under way (the last one was rolled back)" in text(result)
 
 
+@pytest.mark.parametrize("what", ["pause", "abort"])
+def test_a_command_to_a_service_that_is_not_known_here_says_where_to_look(home, what):
+    result = call(what, "chrun")
+    assert result.exit_code == 1
+    assert "There has been no rollout of chrun here: `sluiceway rollout status` lists those of this machine" in text(
+        result
+    )
+
+
 def test_an_end_that_comes_before_the_command_is_told_apart_from_its_answer(home):
     store = rollout(home)
 
