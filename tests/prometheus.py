@@ -77,7 +77,10 @@ def _run(command, folder):
 
 
 class Prometheus:
-    """The process; ``url`` stays over a restart, and so does what was scraped."""
+    """The process; ``url`` stays over a restart, and so does what was scraped.
+
+    Targets take it up to five seconds to notice, so they are best named before it starts.
+    """
 
     def __init__(self, folder, interval="250ms"):
         self._program, self._folder = binary(), folder
@@ -100,8 +103,9 @@ class Prometheus:
         eventually(lambda: self._is_ready(), 20)
 
     def kill(self):
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def scrape(self, address, path="/metrics", **labels):
         """Scrape an address from now on, with some labels; gives its ``instance`` label."""
@@ -109,11 +113,6 @@ class Prometheus:
         self._targets[json.dumps(labels, sort_keys=True)] = {"targets": [address], "labels": labels}
         self._write()
         return labels["instance"]
-
-    def forget(self, instance):
-        """Scrape a target no more."""
-        self._targets = {k: v for k, v in self._targets.items() if v["labels"]["instance"] != instance}
-        self._write()
 
     def value(self, query):
         """The one value of an instant query; None when there is none."""
@@ -147,28 +146,18 @@ def eventually(check, seconds=15.0):
     return result
 
 
-@contextlib.contextmanager
-def prometheus(folder):
-    """A Prometheus that runs until the block ends."""
-    server = Prometheus(folder)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
-
-
 class Exporter:
-    """Counters over HTTP, with names and labels as another program exports them."""
+    """Counters over HTTP, with names and labels as another program exports them; fails while ``up`` is False."""
 
-    def __init__(self):
+    def __init__(self, up=True):
+        self.up = up
         self._counters = {}
         exporter = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 body = exporter.text().encode()
-                self.send_response(200)
+                self.send_response(200 if exporter.up else 503)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -184,7 +173,7 @@ class Exporter:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def add(self, metric, count=1, **labels):
-        """Count; labels in which a dot is needed are given as they are exported."""
+        """Count."""
         key = metric + "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
         with self._lock:
             self._counters[key] = self._counters.get(key, 0) + count
