@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-_POD_END = "-[a-z0-9]{1,10}-[a-z0-9]{5}"
+_POD_END = "-[a-z0-9]{{1,10}}-[a-z0-9]{{5}}"
 _SCRAPED_NAMESPACE = ("exported_namespace", "namespace", "kubernetes_namespace", "k8s_namespace_name")
 
 
