@@ -113,7 +113,7 @@ def test_a_change_splits_the_traffic_and_each_version_can_be_reached_alone(steps
     urls = {target["tag"]: target["url"] for target in part(service)["traffic"]}
     assert set(urls) == {"latest", "prev"}
     for tag, revision in (("latest", "split-predictor-00002"), ("prev", "split-predictor-00001")):
-        with urllib.request.urlopen(f"{urls[tag]}/v2/models/split", timeout=5) as answer:  # by HTTP_PROXY
+        with urllib.request.urlopen(f"{urls[tag]}/v2/models/split", timeout=5) as answer:
             assert json.load(answer)["versions"] == [revision]
 
 

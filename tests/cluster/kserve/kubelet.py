@@ -1,7 +1,6 @@
 """The nodes: every pod is a real process with an address of its own, watched, restarted and ended as a kubelet does."""
 
 import copy
-import itertools
 import os
 import re
 import subprocess
@@ -17,19 +16,13 @@ from urllib.parse import unquote, urlsplit
 
 from serving.local.folder import last_line
 from serving.local.processes import end, spawn
+from tests.cluster.kserve.names import new_address
 from tests.cluster.kserve.things import Plain, mark, now
 
 PORT = 8080
 ROOT = Path(__file__).resolve().parents[3]
 _MODEL = Path(__file__).with_name("model.py")
 _SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
-_NUMBER = itertools.count()
-
-
-def new_address() -> str:
-    """A loopback address of its own for a pod, so that every one has the usual port as on a cluster."""
-    pid = os.getpid()
-    return f"127.{64 + (pid >> 8 & 63)}.{pid & 255}.{1 + next(_NUMBER) % 250}"
 
 
 @dataclass
@@ -100,6 +93,7 @@ class Container:
         self._terminated: Plain | None = None
         self._started_at = now()
         self._killed_for = ""
+        self._model = ""
         self._misses = 0
         self._probe: Future[bool] | None = None
         self._next_probe = 0.0
@@ -160,10 +154,12 @@ class Container:
             env |= fault.env
         labels = self.pod["metadata"]["labels"]
         revision = labels.get("serving.knative.dev/revision") or labels["app"].removeprefix("isvc.")
+        name = labels["serving.kserve.io/inferenceservice"]
         bundle = bundle_folder(self.pod["metadata"].get("annotations", {}).get(_SOURCE, ""))
-        args = ["--name", labels["serving.kserve.io/inferenceservice"], "--revision", revision]
+        args = [f"--name={name}", f"--revision={revision}"]
         args += [re.sub(r"\$\((\w+)\)", lambda m: env.get(m[1], ""), arg) for arg in container.get("args", [])]
         args += ["--bundle", bundle, "--host", self.address, "--port", str(PORT)]
+        self._model = [arg.removeprefix("--name=") for arg in args if arg.startswith("--name=")][-1]
         light = env.get("SIMULATION_SERVER", self._server) == "light"
         program = ["-I", "-S", str(_MODEL)] if light else ["-m", "serving.server"]
         base = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
@@ -203,7 +199,8 @@ class Container:
             self._next_probe = time.monotonic() + (0.5 if good else 0.1)
 
     def _ready_path(self) -> str:
-        return f"/v2/models/{self.pod['metadata']['labels']['serving.kserve.io/inferenceservice']}/ready"
+        probe = self.pod["spec"]["containers"][0].get("readinessProbe", {}).get("httpGet", {})
+        return str(probe.get("path", f"/v2/models/{self._model}/ready"))
 
     def status(self) -> Plain:
         """The pod's status as the kubelet reports it."""

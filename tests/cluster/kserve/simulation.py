@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import tempfile
 import threading
 import time
@@ -17,12 +16,13 @@ from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from tests.cluster.kserve import admission
+from tests.cluster.kserve import admission, names
 from tests.cluster.kserve.api import RESOURCES, Api, View, ensure
 from tests.cluster.kserve.client import Client
 from tests.cluster.kserve.controller import Controller
 from tests.cluster.kserve.deployments import Deployments
 from tests.cluster.kserve.gateway import Gateway
+from tests.cluster.kserve.hub import Hub
 from tests.cluster.kserve.kubelet import PORT, Container, Fault, Kubelet, Nodes, Timing
 from tests.cluster.kserve.network import Network
 from tests.cluster.kserve.things import Plain, key, mark
@@ -139,6 +139,7 @@ class Simulation:
         self.troubles: list[str] = []
         nodes = Nodes(options.nodes)
         self.kubelet = Kubelet(self.view, nodes, folder / "pods", options.server, options.timing, self._attempt)
+        self.hub = Hub(self.kubelet.containers)
         self.faults = Faults(self.kubelet, nodes, self.view.changed, self._mark_node)
         self._deployments = Deployments(self.view, nodes, self._attempt)
         self._network = Network(self.view, options.gateway, options.timing.route)
@@ -146,11 +147,6 @@ class Simulation:
         self._over = threading.Event()
         self._paused = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kserve-simulation", daemon=True)
-
-    @property
-    def proxy(self) -> str:
-        """For HTTP_PROXY: reaches every name of the cluster, ``http://NAME.NAMESPACE.svc.cluster.local`` too."""
-        return f"http://{self.gateway.address}"
 
     def client(self, service: str, namespace: str = "default", host: str = "", **more: Any) -> Client:
         """A client of a service by its status.url, or of any other host name."""
@@ -205,6 +201,7 @@ class Simulation:
 
     def start(self) -> None:
         self._install()
+        self.hub.start()
         self.gateway.start()
         self.view.start()
         self._thread.start()
@@ -214,6 +211,7 @@ class Simulation:
         self.view.changed.set()
         self._thread.join(15)
         self.view.stop()
+        self.hub.stop()
         self.kubelet.stop()
         self.gateway.stop()
 
@@ -301,22 +299,18 @@ def kserve(server: Any, **options: Any) -> Iterator[Simulation]:
         server: the Kubernetes API of tests.cluster.fixtures, fake or real; the fake gets KServe's webhooks.
         options: fields of :class:`Options`; ``default_mode="Standard"``.
 
-    HTTP_PROXY is set meanwhile, so that the cluster's names, as they stand in statuses, are reached from this process
-    and its children as from inside the cluster.
+    The cluster's names, as they stand in statuses, lead to its gateway meanwhile, as from inside the cluster; a child
+    process does the same once it has called ``names.install()``.
     """
     with tempfile.TemporaryDirectory(prefix="kserve-") as folder:
         simulation = Simulation(server.client(), Options(**options), Path(folder))
-        before = {name: os.environ.get(name) for name in ("HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy")}
         if hasattr(server, "objects"):
             admission.install(server.objects, simulation.options.default_mode)
         try:
             simulation.start()
-            os.environ |= {"HTTP_PROXY": simulation.proxy, "http_proxy": simulation.proxy}
-            os.environ |= {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
-            yield simulation
+            with names.resolved(simulation.gateway.host, simulation.gateway.port):
+                yield simulation
         finally:
-            for name, value in before.items():
-                os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
             simulation.stop()
 
 

@@ -1,5 +1,6 @@
 """From an InferenceService's predictor to the pods that serve it, as KServe builds them."""
 
+import json
 from typing import Any
 
 from tests.cluster.kserve.things import Plain
@@ -15,6 +16,8 @@ NOT_PASSED_ON = (
 """Annotations that KServe keeps to itself; every other one reaches the pods, and a change of it restarts them."""
 
 MODE = "serving.kserve.io/deploymentMode"
+_OF_THE_CONTAINER = ("image", "command", "resources", "ports", "securityContext", "volumeMounts", "imagePullPolicy")
+_OF_THE_CONTAINER += ("readinessProbe", "livenessProbe", "startupProbe", "lifecycle", "terminationMessagePolicy")
 _MODES = {"Serverless": "Knative", "RawDeployment": "Standard"}
 _NOT_OF_THE_POD = ("model", "name", "minReplicas", "maxReplicas", "scaleTarget", "scaleMetric", "autoScaling", "labels")
 _NOT_OF_THE_POD += ("annotations", "canaryTrafficPercent", "containerConcurrency", "timeout", "logger", "batcher")
@@ -51,15 +54,16 @@ def pod_spec(isvc: Plain, predictor: Plain, runtimes: list[Plain]) -> Plain:
     name = isvc["metadata"]["name"]
     model = predictor.get("model", {})
     base = _runtime_container(model, runtimes)
-    kept = {k: v for k, v in model.items() if k in ("image", "args", "command", "resources", "ports", "readinessProbe")}
+    kept = {k: v for k, v in model.items() if k in _OF_THE_CONTAINER}
     container: Plain = {**base, **kept, "name": CONTAINER}
     container.setdefault("image", f"runtime/{model.get('modelFormat', {}).get('name', 'custom')}")
     env = {one["name"]: one for one in (*base.get("env", []), *model.get("env", []))}
     env["INFERENCE_SERVICE_NAME"] = {"name": "INFERENCE_SERVICE_NAME", "value": name}
     container["env"] = list(env.values())
-    if "args" in container:
-        container["args"] = [_filled(arg, isvc) for arg in container["args"]]
-    return {k: v for k, v in predictor.items() if k not in _NOT_OF_THE_POD} | {"containers": [container]}
+    container["args"] = [*base.get("args", []), *model.get("args", [])]
+    whole = {k: v for k, v in predictor.items() if k not in _NOT_OF_THE_POD} | {"containers": [container]}
+    filled: Plain = json.loads(_filled(json.dumps(whole), isvc))
+    return filled
 
 
 def _filled(text: str, isvc: Plain) -> str:
