@@ -1,8 +1,8 @@
 """The model server of one revision: KServe's V1 and V2 protocols over HTTP.
 
-Run as ``python -m serving.server --bundle DIR --name NAME --revision REV --port N``. It is live as soon as it
-listens, and ready (``/v2/models/NAME/ready``) once the bundle has verified, loaded and made a prediction. SIGTERM lets
-requests in flight finish, then it exits with 0. ``/metrics`` is for Prometheus.
+Run as ``python -m serving.server --bundle DIR --name NAME --port N``. It is live as soon as it listens, and ready
+(``/v2/models/NAME/ready``) once the bundle has verified, loaded and made a prediction. SIGTERM lets requests in flight
+finish, then it exits with 0. ``/metrics`` is for Prometheus.
 """
 
 import argparse
@@ -50,7 +50,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="serving.server", description="Serve one model bundle.")
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--name", required=True, help="model name in the URLs")
-    parser.add_argument("--revision", required=True, help="label of the metrics, version in the replies")
+    parser.add_argument(
+        "--revision", default="", help="label of the metrics, version in the replies (default: by the pod it runs in)"
+    )
     parser.add_argument("--port", type=int, required=True, help="port to listen on")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     return parser.parse_args()
@@ -83,10 +85,11 @@ async def _serve(arguments: argparse.Namespace, listener: socket.socket) -> None
     import uvicorn
 
     from serving.kserve_model import BundleModel, rest_application
-    from serving.telemetry import ObservedApp, Telemetry
+    from serving.telemetry import ObservedApp, Telemetry, own_revision
 
-    telemetry = Telemetry(arguments.name, arguments.revision)
-    model = BundleModel(arguments.name, arguments.revision, arguments.bundle, telemetry)
+    revision = arguments.revision or own_revision(arguments.name)
+    telemetry = Telemetry(arguments.name, revision)
+    model = BundleModel(arguments.name, revision, arguments.bundle, telemetry)
     config, app = rest_application(model, arguments.host, arguments.port, GRACE_SECONDS)
     if injected:
         log.warning("FAULTS ARE INJECTED, as %s asks: %s", faults.VARIABLE, injected)

@@ -1,5 +1,8 @@
 """What the server counts about its predictions, for Prometheus, beside KServe's own histograms."""
 
+import os
+import re
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +11,26 @@ from prometheus_client import Counter, Histogram
 
 from serving.bundle import Predictions
 from serving.faults import is_prediction
+from serving.local.envoy_config import LATENCY_MS
 from serving.protocol import labels
 from serving.schema import BundleManifest
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SECONDS = tuple(edge / 1000 for edge in LATENCY_MS)
 _PROBABILITY_BINS = tuple(step / 10 for step in range(1, 10))
+_POD_OF_DEPLOYMENT = re.compile(r"(?P<workload>.+)-[bcdf-hj-np-tv-xz2456789]{1,10}-[bcdf-hj-np-tv-xz2456789]{5}")
+
+
+def own_revision(name: str) -> str:
+    """What the metrics call this version, where nobody says: found in the pod that the server runs in.
+
+    In KServe's Knative mode it is the revision (``K_REVISION``). In Standard mode it is the Deployment, which a pod's
+    name begins with: ``{deployment}-{hash}-{hash}``, in the letters that Kubernetes takes for such hashes.
+
+    Args:
+        name: the model's name, taken where there is no such pod either.
+    """
+    pod = _POD_OF_DEPLOYMENT.fullmatch(socket.gethostname())
+    return os.environ.get("K_REVISION") or (pod["workload"] if pod else name)
 
 
 class Telemetry:
