@@ -1,11 +1,22 @@
 """A rollout on the simulated cluster, from a staged challenger to its end, with clients counted meanwhile."""
 
+import os
+import subprocess
+import sys
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+from kubernetes.client import ApiClient, Configuration
+
 from components.cluster.api import Cluster
+from components.evaluate.columns import PREDICTION
 from components.rollout.deployment import Deployment
 from components.rollout.ledger import Ledger, Phase
 from components.rollout.place import Guard, Place
@@ -17,12 +28,30 @@ from components.rollout.signals.prometheus import PrometheusSource
 from components.rollout.stores.kubernetes import KubernetesStore
 from components.rollout.targets.choose import target_for
 from components.rollout.traffic import Rows
+from components.stage import run as stage
+from components.stage.load import Load
 from tests.cluster.kserve.client import Client
 from tests.cluster.kserve.model import Model
-from tests.cluster.kserve.simulation import Simulation
 
 SERVICE = "churn"
-QUICK: dict[str, Any] = {"steps": [30, 100], "min_requests": 40, "max_seconds": 40}
+ROOT = Path(__file__).resolve().parents[3]
+QUICK: dict[str, Any] = {
+    "steps": [50, 100],
+    "min_requests": 40,
+    "max_seconds": 40,
+    "max_down_seconds": 1,
+    "slo": {"error_rate_margin": 0.05, "slow_share_margin": 0.2, "prediction_shift": 0.5, "latency_slack_ms": 200},
+}
+
+
+@dataclass(frozen=True)
+class Address:
+    """An API server by its address."""
+
+    url: str
+
+    def client(self) -> ApiClient:
+        return ApiClient(Configuration(host=self.url))
 
 
 def rows() -> Rows:
@@ -46,7 +75,7 @@ class Rollout:
         patience: of the client of the API, in seconds.
     """
 
-    simulation: Simulation
+    simulation: Any
     server: Any
     prometheus: str
     where: str
@@ -57,7 +86,8 @@ class Rollout:
 
     def __post_init__(self) -> None:
         self.cluster = Cluster(self.server.client(), self.namespace, patience_seconds=self.patience)
-        self.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
+        if self.simulation is not None:
+            self.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
         given = {"where": self.where, "namespace": self.namespace, "ready_seconds": self.ready_seconds}
         scaling = {"min_replicas": self.replicas}
         self.deployment = Deployment.model_validate(given | {"autoscaling": scaling})
@@ -67,13 +97,33 @@ class Rollout:
     def version(self, number: str, **env: str) -> Release:
         return release(SERVICE, number, f"file:///models/{self.namespace}/{number}", self.deployment, env)
 
+    def process(self) -> subprocess.Popen[bytes]:
+        """The rollout step in a process of its own, that can be killed."""
+        given = (self.server.url, self.prometheus, self.where, self.namespace, self.replicas)
+        code = "from tests.cluster.kserve import names; names.install(); "
+        code += f"from tests.cluster.kserve.rollouts import Rollout; Rollout.again{given!r}.go()"
+        return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+    @classmethod
+    def again(cls, url: str, prometheus: str, where: str, namespace: str, replicas: int) -> Self:
+        """The rollout of another process, by the addresses that it uses."""
+        return cls(None, Address(url), prometheus, where, replicas, namespace=namespace)
+
+    def until(self, check: Callable[[Ledger], Any], seconds: float = 30) -> Ledger:
+        """The record, once it is as asked."""
+        ends = time.monotonic() + seconds
+        while not check(ledger := self.ledger()):
+            assert time.monotonic() < ends, f"the record is {ledger.phase} after {seconds} s: {self.events()}"
+            time.sleep(0.05)
+        return ledger
+
     def new_place(self) -> Place:
         """As a new process has it."""
         guard = Guard()
         target = target_for(self.deployment, SERVICE, guard, self.cluster)
         target.tick, target.hopeless_seconds = 0.1, 1.0
         source = PrometheusSource(self.prometheus, self.namespace, SERVICE, None, 0.25)
-        store = KubernetesStore(self.cluster, SERVICE, lease_seconds=10)
+        store = KubernetesStore(self.cluster, SERVICE, lease_seconds=2)
         return Place(target, store, source, self.deployment, guard=guard)
 
     def about(self, number: str) -> str:
@@ -94,6 +144,18 @@ class Rollout:
             ledger.revision = self.place.target.stage(self.candidate).revision
             store.save(ledger)
 
+    def stage_step(self, folder: Path) -> None:
+        """The stage step as the pipeline runs it, up to its own checks."""
+        predictions = folder / "predictions.parquet"
+        given = rows()
+        table = [
+            {**row, PREDICTION: list(score)} for row, score in zip(given.instances, given.predictions, strict=True)
+        ]
+        pq.write_table(pa.Table.from_pylist(table), predictions)
+        load = Load(requests_per_second=20, seconds=1)
+        asked = stage.Request("run-1", self.candidate, self.stable, predictions, (), 1e-4, load)
+        stage.run(self.place, asked, lambda _text: None)
+
     def client(self, **more: Any) -> Client:
         """Clients of the service, by the address that it says."""
         host = self.place.target.url().removeprefix("http://")
@@ -106,7 +168,7 @@ class Rollout:
         return roll_out(self.place, self.request(**plan), lambda _text: None)
 
     def ledger(self) -> Ledger:
-        return self.new_place().store.load()
+        return KubernetesStore(self.cluster, SERVICE).load()
 
     def events(self) -> list[str]:
         return [event.what for event in self.ledger().events if event.what != "sample"]
