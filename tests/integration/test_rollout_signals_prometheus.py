@@ -248,6 +248,19 @@ def test_knative_to_1_18_counts_in_milliseconds_also_from_a_pod_that_comes_later
     assert source.sees_direct
 
 
+def test_a_restart_between_two_looks_far_apart_is_seen(world, monkeypatch):
+    kn18(world.kn19_old, "gap-predictor-00002", "200", 7)
+    source = begun(world, "gap")
+    monkeypatch.setattr("components.rollout.signals.prometheus._OVERLAP_SECONDS", 0.1)
+    for count in (9, 3):
+        for _ in range(count):
+            kn18(world.kn19_old, "gap-predictor-00002", "200", 7)
+        time.sleep(2 * SCRAPED)
+        if count == 9:
+            world.kn19_old.restart()
+    assert source.seen().canary.requests == 9 + 3  # 1, 10, 3: only the sample in between shows the restart
+
+
 def test_knative_from_1_19_is_joined_with_target_info(world):
     for exporter, revision in ((world.kn19_old, "kn19-predictor-00001"), (world.kn19_new, "kn19-predictor-00002")):
         about = {"kn_revision_name": revision, "kn_service_name": "kn19-predictor", "k8s_namespace_name": "shop"}

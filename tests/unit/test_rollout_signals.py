@@ -78,8 +78,9 @@ def test_what_a_counter_showed_before_begin_does_not_count_and_a_new_one_counts_
 
 def test_a_target_that_two_jobs_scrape_is_counted_once():
     counts = Increases(0, one_process=True)
-    for look in (1, 2):
-        counts.feed([series([(look, 10 * look)]), series([(look + 0.1, 10 * look)], job="annotated")])
+    # The second job's scrape was begun later and answered sooner: no server was started again.
+    for now, value in ((1, 10), (2, 20)):
+        counts.feed([series([(now, value)]), series([(now + 0.01, value - 1)], job="annotated")])
     assert total(counts) == 20
 
 
