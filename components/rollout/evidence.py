@@ -49,7 +49,7 @@ class Arm:
         return Arm(
             requests=self.requests + more.requests,
             errors=self.errors + more.errors,
-            latency=_together(self.latency, more.latency),
+            latency=_histograms_together(self.latency, more.latency),
             predictions=_together(self.predictions, more.predictions),
             restarts=self.restarts + more.restarts,
             compared=self.compared + more.compared,
@@ -148,3 +148,10 @@ def _all_after(now: Mapping[K, float], earlier: Mapping[K, float]) -> dict[K, fl
 
 def _together(one: Mapping[K, float], other: Mapping[K, float]) -> dict[K, float]:
     return {key: one.get(key, 0.0) + other.get(key, 0.0) for key in {**one, **other}}
+
+
+def _histograms_together(one: Mapping[float, float], other: Mapping[float, float]) -> dict[float, float]:
+    """Cumulative counts added where both have them: two sources may have edges of their own."""
+    if not any(one.values()) or not any(other.values()):
+        return dict(one) if any(one.values()) else dict(other)
+    return {edge: one[edge] + other[edge] for edge in one if edge in other}

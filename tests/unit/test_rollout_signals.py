@@ -1,12 +1,16 @@
 """Counting from raw samples, against counters whose true growth is known."""
 
+import http.server
+import json
 import math
+import threading
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.errors import BadInput
+from components.errors import BadInput, SignalsLost
+from components.rollout.evidence import Arm
 from components.rollout.signals.api import Api, duration
 from components.rollout.signals.increases import Increases, Series
 from components.rollout.signals.queries import KINDS, OURS, is_failure
@@ -117,3 +121,56 @@ def test_a_certificate_authority_that_is_not_there_is_named(monkeypatch, tmp_pat
     monkeypatch.setenv("SLUICEWAY_PROMETHEUS_CA", str(tmp_path / "ca.pem"))
     with pytest.raises(BadInput, match=r"cannot be read from .*ca\.pem \(SLUICEWAY_PROMETHEUS_CA\): No such file"):
         Api("https://thanos-querier:9091")
+
+
+@pytest.fixture
+def answers():
+    """An API that wants a token and gives one prepared answer; gives its address and what it was asked."""
+    asked, prepared = [], {"status": "success", "data": {"resultType": "scalar", "result": [7.5, "7.5"]}}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.headers["Authorization"])
+            body = json.dumps(prepared).encode()
+            self.send_response(200 if asked[-1] == "Bearer s3cret" else 401)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", prepared
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_token_is_given_or_read_anew_from_its_file(answers, monkeypatch, tmp_path):
+    api = Api(answers[0])
+    with pytest.raises(SignalsLost, match="refuses access with 401; set SLUICEWAY_PROMETHEUS_TOKEN"):
+        api.now()
+    monkeypatch.setenv("SLUICEWAY_PROMETHEUS_TOKEN", "s3cret")
+    assert api.now() == 7.5
+    monkeypatch.setenv("SLUICEWAY_PROMETHEUS_TOKEN", str(tmp_path / "token"))
+    (tmp_path / "token").write_text("expired\n")
+    with pytest.raises(SignalsLost, match="401"):
+        api.now()
+    (tmp_path / "token").write_text("s3cret\n")
+    assert api.now() == 7.5
+
+
+def test_an_answer_in_part_is_lost_and_not_counted(answers, monkeypatch):
+    monkeypatch.setenv("SLUICEWAY_PROMETHEUS_TOKEN", "s3cret")
+    answers[1]["warnings"] = ["store-2 did not answer"]
+    with pytest.raises(SignalsLost, match="answers in part only: store-2 did not answer"):
+        Api(answers[0]).now()
+
+
+def test_histograms_with_other_edges_are_added_where_both_have_one():
+    proxy, shadow = Arm(latency={5: 1, 10: 4, 25: 5, math.inf: 6}), Arm(latency={7.5: 2, 10: 2, math.inf: 2})
+    assert (proxy + shadow).latency == {10: 6, math.inf: 8}
+    assert (proxy + Arm(latency={7.5: 0, math.inf: 0})).latency == proxy.latency
+    assert (Arm() + shadow).latency == shadow.latency
