@@ -4,14 +4,16 @@ A test module says ``pytest_plugins = ["tests.cluster.fixtures"]`` or imports wh
 
 - ``api_server`` (per module): an :class:`~tests.cluster.server.ApiServer`; with the environment variable
   ``SLUICEWAY_TEST_KUBECONFIG`` the real cluster that this kubeconfig names, as a :class:`RealServer`, with custom
-  resource definitions added where they are missing. Both have ``client(account="")``, which gives an official client.
-- ``cluster`` (per test): a :class:`~components.cluster.api.Cluster` in a namespace of its own, with little patience.
+  resource definitions added where they are missing. Both have ``client(account="")``: an official client.
+- ``cluster`` (per test): a :class:`~components.cluster.api.Cluster` in a namespace of its own, with little
+  patience.
 - ``fake`` (per test): the ``api_server`` for tests that need faults or logs; they are skipped on a real cluster.
   Faults are cleared afterwards.
 - ``account`` (per test): makes a service account with a Role in the test's namespace and gives a Cluster that acts as it.
 """
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -78,12 +80,12 @@ def definition(kind: Served) -> Plain:
 
 def _await_served(cluster: Cluster, kind: Served) -> None:
     def established(found: Plain | None) -> bool | None:
-        conditions = (found or {}).get("status", {}).get("conditions", [])
+        conditions = (found or {}).get("status", {}).get("conditions") or []
         return any(c["type"] == "Established" and c["status"] == "True" for c in conditions) or None
 
     cluster.wait(_DEFINITION, f"{kind.plural}.{kind.group}", established, 30)
     while not cluster.serves(Kind(kind.api_version, kind.kind)):
-        pass
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

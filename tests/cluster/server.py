@@ -3,8 +3,9 @@
 It holds the kinds of :mod:`tests.cluster.kinds` and checks every object against its schema (unknown fields under
 strict validation, required, types, enums, limits, defaults). It does resource versions with optimistic concurrency,
 generation, server-side apply with ``managedFields`` and conflicts, the status door, selectors, paged lists, watches
-with bookmarks and 410, dry runs, finalizers, graceful deletion of pods on nodes, removal of what a deleted object owned,
-Roles and bindings for impersonated accounts, and faults. What a controller or kubelet of a cluster does is not here.
+with bookmarks and 410, dry runs, finalizers, graceful deletion of pods on nodes, removal of what a deleted object
+owned, Roles and bindings for impersonated accounts, and faults. What a cluster's controllers and kubelets do is not
+here.
 
     with ApiServer() as server:
         cluster = Cluster(server.client(), "default", patience_seconds=2)
