@@ -121,15 +121,15 @@ def test_arrivals_come_at_the_rate_that_is_asked_and_bunch_as_those_of_strangers
 def test_every_request_that_a_stall_hits_is_counted_not_only_the_one_that_saw_it_begin():
     async def stalls_once(number):
         if number == 30:
-            time.sleep(0.8)  # the whole server
+            time.sleep(0.6)  # the whole server
         return 200
 
     with server(stalls_once) as url:
-        load = parse_load({"requests_per_second": 50, "seconds": 2, "warmup_seconds": 0})
+        load = parse_load({"requests_per_second": 50, "seconds": 3, "warmup_seconds": 0})
         result = measure(url, "m", ROWS, load)
-    assert result.p50_ms < 100
-    assert result.p95_ms > 500  # 40 of 100 requests came due in the stall; a client that waits would have seen one
-    assert result.max_ms > 750
+    assert result.p50_ms < 200
+    assert result.p95_ms > 300  # 30 of 150 requests came due in the stall; a client that waits would have seen one
+    assert result.max_ms > 550
 
 
 def test_a_server_that_misses_the_slo_under_load_is_too_slow_though_one_request_is_fast():
@@ -167,6 +167,7 @@ def test_a_client_that_cannot_keep_up_says_so_and_passes_nothing():
         report = load_test(url, "m", ROWS, load.model_copy(update={"p99_ms": 0.0}))
     assert report.finding == "inconclusive"
     assert report.late_ms > 10
+    assert report.p99_ms >= report.late_ms  # latency counts from when a request was due
 
 
 def test_warm_up_requests_are_sent_but_not_counted():
