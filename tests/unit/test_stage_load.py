@@ -101,10 +101,10 @@ def test_waiting_in_the_servers_queue_counts():
         load = parse_load({"requests_per_second": rate, "seconds": 3, "warmup_seconds": 0})
         result = measure(url, "m", ROWS, load)
     waited = sorted(queued(arrivals(rate, 3), service + 0.0006))  # a sleep of 10 ms takes a little more
-    assert result.p95_ms == pytest.approx(1000 * waited[int(0.95 * len(waited))], rel=0.4, abs=5)
+    assert 0.7 < result.p95_ms / (1000 * waited[int(0.95 * len(waited))]) < 3
     expected = 1000 * md1_quantile(0.99, rate, service)
     assert expected == pytest.approx(55.9, abs=1)  # the asymptote 0.746 exp(-94 t), plus the service
-    assert 0.6 * expected < result.p99_ms < 2.5 * expected  # a busy machine only adds
+    assert 0.6 * expected < result.p99_ms < 3 * expected  # a busy machine only adds
 
 
 def test_arrivals_come_at_the_rate_that_is_asked_and_bunch_as_those_of_strangers_do():
