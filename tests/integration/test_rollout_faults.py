@@ -62,6 +62,9 @@ def made(simulation, api_server, prometheus, registry):
     def make(where, **more):
         rollouts.append(Rollout(simulation, api_server, prometheus.url, where, **more))
         rollouts[-1].deploy()
+        with rollouts[-1].client(per_second=400) as client:
+            client.wait(500)  # what the champion is like; at 100 % nothing is left to compare with but this
+        assert client.failed == []
         return rollouts[-1]
 
     yield make

@@ -12,6 +12,7 @@ from typing import Any
 from components.files import write_json
 from serving.local import envoy_config, loopback
 from serving.local.processes import end, free_port, spawn
+from tests.cluster.kserve.activator import HEADER
 from tests.cluster.kserve.names import bindable, new_address
 
 NOBODY = "no/such-backend"
@@ -192,7 +193,12 @@ def _route(rule: Rule) -> dict[str, Any]:
 def _share(cluster: str) -> dict[str, Any]:
     value = cluster.partition("/")[2]
     header = {"header": {"key": envoy_config.REVISION_HEADER, "value": value}}
-    return {"name": cluster, "response_headers_to_add": [header | {"append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]}
+    backend = {"header": {"key": HEADER, "value": cluster}}
+    return {
+        "name": cluster,
+        "response_headers_to_add": [header | {"append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+        "request_headers_to_add": [backend | {"append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    }
 
 
 def _file_of(cluster: str) -> str:

@@ -3,6 +3,7 @@
 In one place, because Prometheus takes seconds to notice a new target, and pods come and go faster here.
 """
 
+import contextlib
 import re
 import threading
 import urllib.request
@@ -22,7 +23,7 @@ class Hub:
 
     def __init__(self, containers: Callable[[], list[Container]]) -> None:
         self._containers = containers
-        self._pool = ThreadPoolExecutor(4, thread_name_prefix="scrape")
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="scrape")
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,7 +35,8 @@ class Hub:
                 self.send_header("content-type", "text/plain; version=0.0.4")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with contextlib.suppress(ConnectionError):  # whoever scrapes does not wait
+                    self.wfile.write(body)
 
             def log_message(self, *_: Any) -> None:
                 return
@@ -76,7 +78,7 @@ def labels_of(container: Container) -> str:
 def _scraped(container: Container) -> list[str]:
     more = labels_of(container)
     try:
-        with _DIRECT.open(f"http://{container.address}:{PORT}/metrics", timeout=1) as answer:
+        with _DIRECT.open(f"http://{container.address}:{PORT}/metrics", timeout=0.1) as answer:
             lines = answer.read().decode().splitlines()
     except OSError:
         return []

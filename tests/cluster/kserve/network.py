@@ -15,6 +15,8 @@ class Network:
     """Endpoints from pods, host names from Services, Knative Services and HTTPRoutes."""
 
     def __init__(self, view: Any, gateway: str, lag: float) -> None:
+        self.ready: dict[str, list[Address]] = {}
+        self.activator: Address | None = None
         self._view, self._gateway, self._lag = view, gateway, lag
         self._taken_up: dict[str, tuple[Plain, float, Plain]] = {}
         self._missing: dict[tuple[str, str], list[str]] = {}
@@ -28,7 +30,10 @@ class Network:
         backends: dict[tuple[str, str], dict[str, int]] = {}
         for revision in self._view.all("Revision"):
             namespace, name = key(revision)
-            endpoints[f"{namespace}/{name}"] = _addresses({knative.REVISION_LABEL: name}, namespace, ready)
+            pods = _addresses({knative.REVISION_LABEL: name}, namespace, ready)
+            self.ready[f"{namespace}/{name}"] = pods
+            # Without a pod the requests go to the activator, which holds them.
+            endpoints[f"{namespace}/{name}"] = pods or [one for one in (self.activator,) if one]
             backends[key(revision)] = {f"{namespace}/{name}": 1}
             hosts.append(_host([f"{name}.{namespace}"], {f"{namespace}/{name}": 1}))
         for service in self._view.all("KnativeService"):

@@ -17,6 +17,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from tests.cluster.kserve import admission, names
+from tests.cluster.kserve.activator import Activator
 from tests.cluster.kserve.api import RESOURCES, Api, View, ensure
 from tests.cluster.kserve.client import Client
 from tests.cluster.kserve.controller import Controller
@@ -143,6 +144,8 @@ class Simulation:
         self.faults = Faults(self.kubelet, nodes, self.view.changed, self._mark_node)
         self._deployments = Deployments(self.view, nodes, self._attempt)
         self._network = Network(self.view, options.gateway, options.timing.route)
+        self._activator = Activator(lambda: self._network.ready)
+        self._network.activator = self._activator.address
         self._controller = Controller(self.view, options, self._attempt, lambda host: self.gateway.shares.get(host))
         self._over = threading.Event()
         self._paused = threading.Event()
@@ -202,6 +205,7 @@ class Simulation:
     def start(self) -> None:
         self._install()
         self.hub.start()
+        self._activator.start()
         self.gateway.start()
         self.view.start()
         self._thread.start()
@@ -214,6 +218,7 @@ class Simulation:
         self.hub.stop()
         self.kubelet.stop()
         self.gateway.stop()
+        self._activator.stop()
 
     def _run(self) -> None:
         while not self._over.is_set():
