@@ -6,6 +6,7 @@ library of the real API server.
 """
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,20 +121,35 @@ def merge(schema: Schema, live: Any, applied: Any) -> Any:
 
 
 def _merge_lists(schema: Schema, live: list[Any], applied: list[Any]) -> list[Any]:
-    """Items of both, in the order of what is applied; one of the live list alone stays before what it stood before."""
+    """Items of both: those of the live list alone as early as they can stand, the others in the order of the applied.
+
+    Both lists are walked together. At an item that both have, but not the next one that is due, the live list is walked
+    on without it.
+    """
     new = {element(schema, item): item for item in applied}
     if len(new) != len(applied):
         raise Duplicate("duplicate entries for key")
     old = {element(schema, item): item for item in live}
-    waiting = list(old)
-    merged: list[Any] = []
-    for name, item in new.items():
-        if name in waiting:
-            at = waiting.index(name)
-            merged += [old[other] for other in waiting[:at] if other not in new]
-            waiting = waiting[at + 1 :]
-        merged.append(merge(schema.get("items", {}), old[name], item) if name in old else item)
-    return merged + [old[other] for other in waiting if other not in new]
+    left, right = deque(old), deque(new)
+    due = deque(name for name in new if name in old)
+    merged: dict[str, Any] = {}
+    while left or right:
+        if left and left[0] not in new:
+            name = left.popleft()
+            merged[name] = old[name]
+            continue
+        same = bool(left and right and left[0] == right[0])
+        if left and right and not same and due and due[0] != left[0]:
+            left.popleft()
+            continue
+        if left and (same or left[0] in merged):
+            left.popleft()
+        if right:
+            name = right.popleft()
+            merged[name] = merge(schema.get("items", {}), old[name], new[name]) if name in old else new[name]
+            if due and due[0] == name:
+                due.popleft()
+    return list(merged.values())
 
 
 def without(schema: Schema, value: Any, paths: Paths) -> Any:

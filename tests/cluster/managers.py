@@ -85,6 +85,8 @@ def _ours(paths: Paths, who: Manager, has_status: bool) -> Paths:
 def update(schema: Schema, live: Plain, new: Plain, who: Manager, has_status: bool) -> list[Plain]:
     """The owners after a write that was no apply: whoever changes a field owns it alone."""
     shares = read(live.get("metadata", {}))
+    if not shares and "uid" in live["metadata"]:
+        return []  # somebody has reset them; they begin anew with the next apply
     found = difference(schema, bare(live), bare(new))
     changed = _ours(found.added | found.modified, who, has_status)
     for other, share in shares.items():
@@ -105,14 +107,18 @@ def apply(schema: Schema, live: Plain, applied: Plain, who: Manager, has_status:
         Refused: 409 where other managers own fields that would change, without ``force``.
     """
     shares = read(live.get("metadata", {}))
+    if not shares and "uid" in live["metadata"]:
+        first = Manager("before-first-apply", "Update", who.api_version)
+        empty = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": {}}
+        shares[first] = Share(_ours(difference(schema, empty, bare(live)).added, first, has_status), now())
     before = shares.get(who, Share(set(), "")).paths
     old = bare(live)
     try:
         new = merge(schema, old, applied)
-        mine = _ours(owned(schema, applied), who, has_status)
+        wanted = owned(schema, applied)
     except Duplicate as error:
         raise Refused(500, f"failed to create typed patch object: {error}") from error
-    kept = set().union(mine, *(share.paths for other, share in shares.items() if other != who))
+    kept = set().union(wanted, *(share.paths for other, share in shares.items() if other != who))
     new = without(schema, new, with_parents(before) - with_parents(kept))
     found = difference(schema, old, new)
     changed = _ours(found.added | found.modified, who, has_status)
@@ -122,7 +128,7 @@ def apply(schema: Schema, live: Plain, applied: Plain, who: Manager, has_status:
     for other, share in shares.items():
         if other != who:
             share.paths -= changed | found.removed
-    shares[who] = Share(mine, now())
+    shares[who] = Share(_ours(wanted, who, has_status), now())
     entries = written({other: share for other, share in shares.items() if share.paths})
     return new | {"metadata": new.get("metadata", {}) | {"managedFields": entries}}
 

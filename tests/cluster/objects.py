@@ -111,7 +111,8 @@ class Objects:
         with self.storage.lock:
             live = self.get(request.kind, *request.key)
             lists = merge(request.kind.schema, live, _without_nulls(patch)) if by_key else live
-            thing = self._checked(request, _merged(live, patch) if not by_key else _merged(lists, patch, lists=True))
+            whole = _merged(live, patch) if not by_key else _merged(lists, patch, lists=True)
+            thing = self._checked(request, whole, patching=True)
             self._current(request, live, thing["metadata"])
             return self._change(request, live, thing)
 
@@ -127,11 +128,11 @@ class Objects:
                 raise Refused(400, "metadata.managedFields must be nil")
             kind = request.kind
             if wrong := mismatch(kind.schema, thing):
-                where = f"{request.namespace}/{request.name}; {kind.group}/{kind.version}, Kind={kind.kind}"
                 where = (
-                    where if kind.group else f"{request.namespace}/{request.name}; /{kind.version}, Kind={kind.kind}"
+                    f"{(body.get('metadata') or {}).get('namespace', '')}/{request.name}; {kind.group}/{kind.version}"
                 )
-                raise Refused(500, f"failed to create typed patch object ({where}): {wrong}", "InternalError")
+                message = f"failed to create typed patch object ({where}, Kind={kind.kind}): {wrong}"
+                raise Refused(500, message, "InternalError")
             live = self.storage.get(kind, *request.key)
             version = thing["metadata"].pop("resourceVersion", None)
             if live is None and version:
@@ -225,13 +226,15 @@ class Objects:
         rest = {key: copy(value) for key, value in body.items() if key not in head}
         return head | rest
 
-    def _checked(self, request: Request, body: Any, naming: bool = False) -> Plain:
+    def _checked(self, request: Request, body: Any, naming: bool = False, patching: bool = False) -> Plain:
         """The body without unknown fields, with defaults, and right by its schema."""
         thing = self._named(request, body, naming)
         kind = request.kind
-        strange = list(unknown(kind.schema, thing))
+        strange = sorted(unknown(kind.schema, thing))
         if strange and request.strict:
             listed = ", ".join(f'unknown field "{path[1:]}"' for path in strange)
+            if patching:
+                raise Refused(422, f' "" is invalid: patch: Invalid value: "…": strict decoding error: {listed}')
             handled = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}'
             raise Refused(400, f"{handled}: strict decoding error: {listed}")
         return self._filled(_named(request, thing["metadata"]["name"]), pruned(kind.schema, thing))
@@ -295,10 +298,8 @@ class Objects:
             thing["metadata"]["generation"] = live["metadata"].get("generation", 1) + 1
         if operation == "Update":
             owners = managers.update(kind.schema, live, thing, request.who("Update"), kind.has_status)
-            if thing["metadata"].get("managedFields") == []:  # how a client resets them
-                live = managers.bare(live)
-                owners = managers.update(kind.schema, thing, thing, request.who("Update"), kind.has_status)
-            thing["metadata"]["managedFields"] = owners
+            reset = thing["metadata"].get("managedFields") == []  # how a client has them begin anew
+            thing["metadata"]["managedFields"] = [] if reset else owners
         if _timeless(thing) == _timeless(live):
             return live
         if request.dry_run:
