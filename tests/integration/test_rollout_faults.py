@@ -11,7 +11,7 @@ from components.rollout.ledger import Phase
 from tests.cluster.kserve.kubelet import Timing
 from tests.cluster.kserve.rollouts import SERVICE, Beside, Rollout
 from tests.cluster.kserve.simulation import kserve
-from tests.prometheus import Prometheus, binary
+from tests.prometheus import Prometheus, binary, eventually
 
 pytest_plugins = ["tests.cluster.fixtures"]
 
@@ -32,9 +32,15 @@ def prometheus(simulation, tmp_path_factory):
         pytest.skip("there is no Prometheus here")
     server = Prometheus(tmp_path_factory.mktemp("prometheus"), interval="250ms")
     server.scrape(simulation.hub.address)
-    server.start()
+    started(server)
     yield server
     server.kill()
+
+
+def started(server):
+    """Start Prometheus and wait until it scrapes: it takes seconds to notice its targets."""
+    server.start()
+    eventually(lambda: (server.value("count_over_time(up[1s])") or 0) >= 2)
 
 
 @pytest.fixture
@@ -70,7 +76,7 @@ def made(simulation, api_server, prometheus, registry):
     yield make
     simulation.faults.clear()
     for rollout in rollouts:
-        rollout.place.target.remove()
+        rollout.new_place().target.remove()
 
 
 def serves_alone(rollout, client, number):
@@ -233,7 +239,7 @@ def test_without_prometheus_nothing_advances_and_the_champion_stays(made, promet
             try:
                 assert beside.ended().outcome == "rolled_back"
             finally:
-                prometheus.start()
+                started(prometheus)
         assert "signals lost" in rollout.events()
         assert client.failed == []
         rolled_back(rollout, client, "no clear verdict")
@@ -247,8 +253,9 @@ def test_a_prometheus_that_comes_back_is_gone_on_with(made, prometheus):
             rollout.until(lambda ledger: ledger.weight == 50)
             prometheus.kill()
             time.sleep(1)
-            prometheus.start()
-            assert beside.ended().outcome == "promoted"
+            started(prometheus)
+            result = beside.ended()
+            assert result.outcome == "promoted", result
         assert client.failed == []
         promoted(rollout, client)
 

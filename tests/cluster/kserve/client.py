@@ -37,6 +37,7 @@ class Client:
     def __post_init__(self) -> None:
         self._over, self._lock = threading.Event(), threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._since = 0.0
 
     def __enter__(self) -> Self:
         for number in range(self.connections):
@@ -50,8 +51,9 @@ class Client:
             thread.join(10)
 
     def reset(self) -> None:
-        """Count anew."""
+        """Count anew, only what is sent from now on."""
         with self._lock:
+            self._since = time.monotonic()
             self.by_revision.clear()
             self.failed.clear()
             self.sent = 0
@@ -92,6 +94,7 @@ class Client:
         while not self._over.wait(max(0.0, due - time.monotonic())):
             due += pause
             turn += self.connections
+            began = time.monotonic()
             try:
                 status, revision, answer = self._ask(connection, self.rows[turn % len(self.rows)])
                 wrong = f"{status} {revision} {answer}" if status >= 500 or status == 404 else ""
@@ -99,6 +102,8 @@ class Client:
                 connection.close()
                 wrong = repr(error)
             with self._lock:
+                if began < self._since:
+                    continue
                 self.sent += 1
                 if wrong:
                     self.failed.append((time.time(), wrong))

@@ -123,7 +123,7 @@ class Rollout:
         target = target_for(self.deployment, SERVICE, guard, self.cluster)
         target.tick, target.hopeless_seconds = 0.1, 1.0
         source = PrometheusSource(self.prometheus, self.namespace, SERVICE, None, 0.25)
-        store = KubernetesStore(self.cluster, SERVICE, lease_seconds=2)
+        store = KubernetesStore(self.cluster, SERVICE, lease_seconds=4)
         return Place(target, store, source, self.deployment, guard=guard)
 
     def about(self, number: str) -> str:
@@ -158,7 +158,11 @@ class Rollout:
 
     def client(self, **more: Any) -> Client:
         """Clients of the service, by the address that it says."""
-        host = self.place.target.url().removeprefix("http://")
+        ends = time.monotonic() + 10
+        while not (url := self.place.target.url()):
+            assert time.monotonic() < ends, f"{self.where}: the service has no address"
+            time.sleep(0.05)
+        host = url.removeprefix("http://")
         return Client(self.simulation.gateway.address, host, SERVICE, rows=list(rows().instances), **more)
 
     def request(self, **plan: Any) -> Request:
