@@ -47,11 +47,13 @@ def rollout(
     from pathlib import Path
 
     from components.rollout.deployment import parse_deployment
+    from components.rollout.notify import run_link
     from components.rollout.place import place_for
     from components.rollout.plan import parse_plan
     from components.rollout.report import timeline_page
     from components.rollout.run import Request, roll_out
     from components.rollout.traffic import read_rows
+    from components.settings import settings
     from components.step import step
 
     with step("rollout") as current:
@@ -65,6 +67,7 @@ def rollout(
             skew_tolerance=skew_tolerance,
             replay_per_second=replay_per_second,
             wait_seconds=wait_seconds,
+            link=run_link(settings().ui, run_id),
         )
         result = roll_out(place, request, current.progress)
         record = place.store.load()
