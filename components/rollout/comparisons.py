@@ -42,9 +42,9 @@ class Comparison:
         """The champion's share; 0 where there is no champion."""
         return self.stable_hits / self.stable_n if self.stable_n else 0.0
 
-    def beyond(self) -> bool:
-        """Whether the shares as they are differ by more than what is allowed."""
-        return self.canary_share() - self.stable_share() > self.margin
+    def excess(self) -> float:
+        """By how much the challenger's share as observed is beyond what is allowed; 0 or less is within."""
+        return self.canary_share() - self.stable_share() - self.margin
 
 
 def errors(canary: Arm, stable: Arm, slo: Slo) -> list[Comparison]:

@@ -47,7 +47,7 @@ class Check:
         limit: how much larger it may be.
         finding: what follows.
         reason: one sentence with the numbers.
-        evidence: decimal logarithm of the e-value: 2 means a hundred to one.
+        evidence: decimal logarithm of the e-value: 2 means a hundred to one, 0 that nothing speaks for harm.
         decides: the evidence that proves harm.
         requests: requests of the challenger's that it takes to find the declared harm; 0 where none are needed.
     """
@@ -269,13 +269,12 @@ def _decide(
     evidence, most = weigh(compared, trial.share, trial.level)
     needed = _needed(signal, compared, trial)
     bound = math.nan
-    beyond = [one for one in compared if one.beyond()]
     if evidence >= trial.level:
         finding = Finding.HARM
         bound = difference_at_least(most, trial.share, trial.level - math.log(most.part))
         reason = f"{words(most)}, at least {bound:.1%} more"
-    elif beyond:
-        finding, reason = Finding.UNCLEAR, f"{words(max(beyond, key=_excess))}, not proved"
+    elif most.excess() > 0:
+        finding, reason = Finding.UNCLEAR, f"{words(most)}, not proved"
     elif most.canary_n < needed:
         finding, reason = Finding.UNCLEAR, f"{most.canary_n:,.0f} of about {needed:,} counts that can show harm"
     else:
@@ -284,10 +283,6 @@ def _decide(
     return Check(
         signal, stable, canary, bound, most.margin, finding, reason, evidence / log10, trial.level / log10, needed
     )
-
-
-def _excess(one: Comparison) -> float:
-    return one.canary_share() - one.stable_share() - one.margin
 
 
 def _needed(signal: str, compared: Sequence[Comparison], trial: _Trial) -> int:

@@ -108,7 +108,7 @@ def log_evidence_alone(hits: "ArrayLike", n: "ArrayLike", limit: "ArrayLike") ->
     c = np.clip(c, _EDGE, 1 - _EDGE)
     bets = _bets(c[..., 0])
     logs = x * np.log1p(bets * (1 - c)) + (n_all - x) * np.log1p(-bets * c)
-    result: NDArray[np.float64] = logsumexp(logs, axis=-1) - np.log(_BETS)
+    result: NDArray[np.float64] = logsumexp(logs + _log_weights(), axis=-1)
     return result
 
 
@@ -146,6 +146,14 @@ def _bets(limit: Any) -> Any:
     return _SMALLEST_BET * (largest / _SMALLEST_BET) ** np.linspace(0, 1, _BETS)
 
 
+def _log_weights() -> Any:
+    """Most weight on bets of middling size: harm that is larger shows anyway, smaller harm needs many requests."""
+    import numpy as np
+
+    weights = 1 / (1 + (np.linspace(-1, 1, _BETS) * 3) ** 2)
+    return np.log(weights / weights.sum())
+
+
 def _wealth(u: Any, x: Any, n: Any, y: Any, k: Any, margin: Any, share: float) -> Any:
     """Log of the mixture over all bets, supposing a champion's rate ``u``."""
     import numpy as np
@@ -154,7 +162,7 @@ def _wealth(u: Any, x: Any, n: Any, y: Any, k: Any, margin: Any, share: float) -
     shares = (share,) if 0 < share < 1 else _UNKNOWN_SHARES
     ratios = np.array([s / (1 - s) * ratio for s in shares for ratio, _ in _RATIOS])
     parts = [weight / len(shares) for _ in shares for _, weight in _RATIOS]
-    weights = np.log(np.array([*parts, 1 - sum(parts)]) / _BETS)
+    weights = np.log(np.array([*parts, 1 - sum(parts)])) + _log_weights()[:, None]
     c = np.clip(u + margin, _EDGE, 1 - _EDGE)
     a, alone = _bets(c)[..., None], _bets(1 - u)[..., None]
     u, c, x, n, y, k = (np.asarray(value)[..., None, None] for value in (u, c, x, n, y, k))

@@ -15,20 +15,25 @@ _COUNTS = tuple(round(20 * 1.2**step) for step in range(64))
 def weigh(compared: Sequence[Comparison], share: float, level: float) -> tuple[float, Comparison]:
     """The log of a signal's e-value, the average of its comparisons', and the comparison that speaks most.
 
+    Comparisons whose shares as observed are within the margin are left out: there no bet has won, so that they could
+    add nothing to speak of. With none left the log is 0 and the comparison is the one nearest to its margin.
+
     Args:
         compared: at least one.
         share: the challenger's share of both versions' requests; 0 for not known.
         level: the log evidence that decides; below it the result may be an upper bound.
     """
+    beyond = [one for one in compared if one.excess() > 0]
+    if not beyond:
+        return 0.0, max(compared, key=Comparison.excess)
     import numpy as np
     from scipy.special import logsumexp
 
-    rows = [(c.canary_hits, c.canary_n, c.stable_hits, c.stable_n, c.margin) for c in compared]
+    rows = [(one.canary_hits, one.canary_n, one.stable_hits, one.stable_n, one.margin) for one in beyond]
     x, n, y, k, margin = np.array(rows, dtype=float).T
-    alone = not k.any()
-    each = log_evidence_alone(x, n, margin) if alone else log_evidence(x, n, y, k, margin, share, level)
-    each = each + np.log([c.part for c in compared])
-    return float(logsumexp(each)), compared[int(each.argmax())]
+    each = log_evidence(x, n, y, k, margin, share, level) if k.any() else log_evidence_alone(x, n, margin)
+    each = each + np.log([one.part for one in beyond])
+    return max(float(logsumexp(each)), 0.0), beyond[int(each.argmax())]
 
 
 def difference_at_least(compared: Comparison, share: float, level: float) -> float:
