@@ -9,7 +9,7 @@ A test module says ``pytest_plugins = ["tests.cluster.fixtures"]`` or imports wh
   patience.
 - ``fake`` (per test): the ``api_server`` for tests that need faults or logs; they are skipped on a real cluster.
   Faults are cleared afterwards.
-- ``account`` (per test): makes a service account with a Role in the test's namespace and gives a Cluster that acts as it.
+- ``account`` (per test): makes a service account with a Role in the test's namespace, and a Cluster that acts as it.
 """
 
 import os

@@ -119,7 +119,10 @@ def apply(schema: Schema, live: Plain, applied: Plain, who: Manager, has_status:
     except Duplicate as error:
         raise Refused(500, f"failed to create typed patch object: {error}") from error
     kept = set().union(wanted, *(share.paths for other, share in shares.items() if other != who))
-    new = without(schema, new, with_parents(before) - with_parents(kept))
+    rest = without(schema, new, with_parents(before) - with_parents(kept))
+    # A list that this leaves empty is nothing that anybody owns.
+    gone = with_parents(owned(schema, new)) - with_parents(owned(schema, rest))
+    new = without(schema, new, gone & with_parents(before))
     found = difference(schema, old, new)
     changed = _ours(found.added | found.modified, who, has_status)
     conflicts = {other: share.paths & changed for other, share in shares.items() if other != who}

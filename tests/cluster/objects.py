@@ -11,7 +11,7 @@ from tests.cluster import managers
 from tests.cluster.errors import Refused
 from tests.cluster.fields import merge
 from tests.cluster.kinds import KINDS, NAMESPACE, POD, Served
-from tests.cluster.schema import copy, filled, mismatch, problems, pruned, unknown
+from tests.cluster.schema import copy, filled, mismatches, problems, pruned, unknown
 from tests.cluster.storage import Storage
 
 Plain = dict[str, Any]
@@ -127,11 +127,12 @@ class Objects:
             if thing["metadata"].get("managedFields"):
                 raise Refused(400, "metadata.managedFields must be nil")
             kind = request.kind
-            if wrong := mismatch(kind.schema, thing):
+            if wrong := list(mismatches(kind.schema, thing)):
+                said = wrong[0] if len(wrong) == 1 else "errors:\n  " + "\n  ".join(sorted(wrong))
                 where = (
                     f"{(body.get('metadata') or {}).get('namespace', '')}/{request.name}; {kind.group}/{kind.version}"
                 )
-                message = f"failed to create typed patch object ({where}, Kind={kind.kind}): {wrong}"
+                message = f"failed to create typed patch object ({where}, Kind={kind.kind}): {said}"
                 raise Refused(500, message, "InternalError")
             live = self.storage.get(kind, *request.key)
             version = thing["metadata"].pop("resourceVersion", None)
@@ -276,6 +277,7 @@ class Objects:
             written = {key: value for key, value in thing.items() if key != "status"} if kind.has_status else thing
             owners = managers.update(kind.schema, empty, written, request.who("Update"), kind.has_status)
             thing = thing | {"metadata": metadata | ({"managedFields": owners} if owners else {})}
+        thing = _without_empty(kind, thing)
         return thing if request.dry_run else self.storage.put(kind, _key(thing), thing)
 
     def _change(self, request: Request, live: Plain, thing: Plain, operation: str = "Update") -> Plain:
@@ -293,7 +295,7 @@ class Objects:
         elif kind.has_status:
             thing = {key: value for key, value in thing.items() if key != "status"}
             thing |= {"status": live["status"]} if "status" in live else {}
-        thing = thing | {"metadata": metadata}
+        thing = _without_empty(kind, thing | {"metadata": metadata})
         if kind.counts and _wanted(thing) != _wanted(live):
             thing["metadata"]["generation"] = live["metadata"].get("generation", 1) + 1
         if operation == "Update":
@@ -344,6 +346,15 @@ def _named(request: Request, name: str) -> Request:
 
 def _key(thing: Plain) -> tuple[str, str]:
     return (thing["metadata"].get("namespace", ""), thing["metadata"]["name"])
+
+
+def _without_empty(kind: Served, thing: Plain) -> Plain:
+    """An object without the empty fields that the server's own types leave out when they are written."""
+    metadata = {key: value for key, value in thing["metadata"].items() if value not in ({}, None) and value != []}
+    own = {
+        key: value for key, value in thing.items() if not kind.own or key == "spec" or value != {} or key == "status"
+    }
+    return own | {"metadata": metadata}
 
 
 def _first_status(kind: Served) -> Plain:

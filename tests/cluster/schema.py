@@ -66,27 +66,20 @@ def filled(schema: Schema, value: Any) -> Any:
     return value
 
 
-def mismatch(schema: Schema, value: Any, path: str = "") -> str:
-    """The first place where an applied value is not of the schema's form, as the merge says it; empty if none."""
+def mismatches(schema: Schema, value: Any, path: str = "") -> Iterator[str]:
+    """The places where an applied value is not of the schema's form at all, as the merge says it."""
     wanted = schema.get("type")
     if value is not None and wanted and not _is(schema, value):
-        expected = {
-            "integer": "numeric (int or float)",
-            "number": "numeric (int or float)",
-            "object": "map",
-            "array": "list",
-        }
-        shown = json.dumps(value) if isinstance(value, str) else value
-        form = expected.get(wanted, wanted)
-        if form in ("map", "list"):
-            return f"{path}: expected {form}, got &{{{shown}}}"
-        return f"{path}: expected {form}, got {_GO[type(value)]}"
+        expected = {"integer": "numeric (int or float)", "number": "numeric (int or float)", "object": "map"}
+        form = expected.get(wanted, "list" if wanted == "array" else wanted)
+        shown = f"&{{{json.dumps(value) if isinstance(value, str) else value}}}"
+        yield f"{path}: expected {form}, got {shown if form in ('map', 'list') else _GO[type(value)]}"
+        return
     for step, known, part in below(schema, value):
         if known is None:
-            return f"{path}{step}: field not declared in schema"
-        if found := mismatch(known, part, f"{path}{step}"):
-            return found
-    return ""
+            yield f"{path}{step}: field not declared in schema"
+        else:
+            yield from mismatches(known, part, f"{path}{step}")
 
 
 def problems(schema: Schema, value: Any, path: str = "") -> Iterator[str]:
