@@ -302,9 +302,9 @@ def _lost_a_race(error: "ApiException", manifest: Plain) -> bool:
 
 
 def _within(sent: Any, found: Any) -> bool:
-    """Whether everything that was sent stands in what was found; the server adds defaults."""
+    """Whether everything that was sent stands in what was found; the server adds defaults and drops empty fields."""
     if isinstance(sent, dict) and isinstance(found, dict):
-        return all(key in found and _within(value, found[key]) for key, value in sent.items())
+        return all(_within(value, found[key]) if key in found else not value for key, value in sent.items())
     if isinstance(sent, list) and isinstance(found, list):
         return len(sent) == len(found) and all(map(_within, sent, found))
     return bool(sent == found)
