@@ -178,8 +178,9 @@ class KServe:
             if got is not None:
                 return got
             now = time.monotonic()
-            found = self._trouble(pods()) or found
-            hopeless_since = (hopeless_since or now) if found and found.hopeless else None
+            current = self._trouble(pods())
+            found = current or found
+            hopeless_since = (hopeless_since or now) if current and current.hopeless else None
             given_up = hopeless_since is not None and now - hopeless_since >= self.hopeless_seconds
             if given_up or now >= ends:
                 reason = f": {found.text}" if found else ", and nothing says why"

@@ -105,7 +105,8 @@ def _of_container(pod: str, status: Plain) -> Iterator[Trouble]:
         yield Trouble(f"{container} of pod {pod} ran out of memory (OOMKilled, {times} restarts)", hopeless=times > 0)
     elif ended and ended.get("exitCode", 0) != 0:
         looping = f"{reason or ended.get('reason', 'Error')}, exit code {ended['exitCode']}, {times} restarts"
-        yield Trouble(f"{what} in pod {pod} ({looping}){said}", hopeless=reason == "CrashLoopBackOff")
+        # Between two waits of a crash loop the container runs for a moment, or has just ended.
+        yield Trouble(f"{what} in pod {pod} ({looping}){said}", hopeless=reason == "CrashLoopBackOff" or times > 1)
     elif reason in _NEVER:
         told = _last_line(waiting.get("message", ""))
         yield Trouble(f"{container} of pod {pod} cannot start: {reason}{f', {told}' if told else ''}", hopeless=True)
