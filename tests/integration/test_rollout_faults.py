@@ -1,6 +1,11 @@
-"""Rollouts on a cluster in which things break: real servers behind a real Envoy, a real Prometheus, counted clients."""
+"""Rollouts on a cluster in which things break: real servers behind a real Envoy, a real Prometheus, counted clients.
+
+Each fault is tried with one mechanism; ``SLUICEWAY_TEST_FAULTS=all`` tries each with every one, in ten minutes.
+"""
 
 import contextlib
+import itertools
+import os
 import signal
 import time
 
@@ -17,6 +22,19 @@ pytest_plugins = ["tests.cluster.fixtures"]
 
 MECHANISMS = ("knative", "standard", "two-services")
 RATE = 200
+ALL = os.environ.get("SLUICEWAY_TEST_FAULTS") == "all"
+
+
+def each(faults, first=0, mechanisms=MECHANISMS):
+    """Pairs of mechanism and fault: every one when all are asked for, else each fault with the next mechanism."""
+    if ALL:
+        return list(itertools.product(mechanisms, faults))
+    return [(mechanisms[(first + number) % len(mechanisms)], fault) for number, fault in enumerate(faults)]
+
+
+def one(first, mechanisms=MECHANISMS):
+    """One mechanism, or every one when all are asked for."""
+    return [where for where, _ in each([""], first, mechanisms)]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +123,7 @@ def promoted(rollout, client):
     assert champion() == "2"
 
 
-@pytest.mark.parametrize("where", MECHANISMS)
+@pytest.mark.parametrize("where", one(0))
 def test_a_good_challenger_is_promoted_and_no_request_fails(made, where):
     rollout = made(where, replicas=2)
     with rollout.client(per_second=RATE) as client:
@@ -126,8 +144,7 @@ PODS = {
 }
 
 
-@pytest.mark.parametrize("where", MECHANISMS)
-@pytest.mark.parametrize("fault", PODS)
+@pytest.mark.parametrize(("where", "fault"), each(PODS, 1))
 def test_a_challenger_that_cannot_start_costs_no_request(made, simulation, tmp_path, where, fault):
     rollout = made(where, ready_seconds=4)
     getattr(simulation.faults, fault)(rollout.about("2"))
@@ -140,7 +157,7 @@ def test_a_challenger_that_cannot_start_costs_no_request(made, simulation, tmp_p
         rolled_back(rollout, client, PODS[fault])
 
 
-@pytest.mark.parametrize("where", MECHANISMS)
+@pytest.mark.parametrize("where", one(2))
 def test_a_challenger_that_answers_wrongly_is_taken_back(made, simulation, where):
     rollout = made(where)
     simulation.faults.worse(rollout.about("2"), errors=0.5)
@@ -151,7 +168,7 @@ def test_a_challenger_that_answers_wrongly_is_taken_back(made, simulation, where
         rolled_back(rollout, client, "failed requests")
 
 
-@pytest.mark.parametrize("where", MECHANISMS)
+@pytest.mark.parametrize("where", one(0))
 def test_a_challenger_in_a_crash_loop_is_taken_back(made, simulation, where):
     rollout = made(where)
     simulation.faults.crashes_after(rollout.about("2"), 15)
@@ -161,7 +178,7 @@ def test_a_challenger_in_a_crash_loop_is_taken_back(made, simulation, where):
         rolled_back(rollout, client, "")
 
 
-@pytest.mark.parametrize("where", MECHANISMS)
+@pytest.mark.parametrize("where", one(1))
 def test_a_challenger_that_runs_out_of_memory_is_taken_back(made, simulation, where):
     rollout = made(where)
     with rollout.client(per_second=RATE) as client:
@@ -176,7 +193,7 @@ def test_a_challenger_that_runs_out_of_memory_is_taken_back(made, simulation, wh
         rolled_back(rollout, client, "")
 
 
-@pytest.mark.parametrize("where", MECHANISMS)
+@pytest.mark.parametrize("where", one(2))
 def test_a_node_that_is_lost_in_a_step_does_not_end_it_badly(made, simulation, where):
     rollout = made(where, replicas=2)
     with rollout.client(per_second=RATE) as client:
@@ -203,9 +220,25 @@ API = {
 }
 
 
-@pytest.mark.parametrize("where", ["knative", "standard"])
-@pytest.mark.parametrize("fault", [*API, "forgotten watches", "away", "cut watches"])
-def test_an_api_server_in_trouble_costs_no_request(made, api_server, where, fault):
+TROUBLES = [[fault] for fault in (*API, "forgotten watches", "cut watches", "away")]
+
+AT_ONCE = TROUBLES if ALL else [[*API, "forgotten watches", "cut watches", "away"]]
+
+
+def break_api(api_server, fault):
+    for about in API.get(fault, []):
+        api_server.faults.add(**about)
+    if fault == "away":
+        with api_server.away():
+            time.sleep(2)
+    elif fault.endswith("watches"):
+        if fault.startswith("forgotten"):
+            api_server.storage.forget()
+        api_server.cut_watches()
+
+
+@pytest.mark.parametrize(("where", "faults"), each(AT_ONCE, 1, ("knative", "standard")))
+def test_an_api_server_in_trouble_costs_no_request(made, api_server, where, faults):
     if not hasattr(api_server, "faults"):
         pytest.skip("needs faults that a real API server cannot be told to have")
     rollout = made(where)
@@ -214,21 +247,14 @@ def test_an_api_server_in_trouble_costs_no_request(made, api_server, where, faul
         with Beside(rollout) as beside, contextlib.ExitStack() as stack:
             stack.callback(api_server.faults.clear)
             rollout.until(lambda ledger: ledger.weight == 50)
-            for one in API.get(fault, []):
-                api_server.faults.add(**one)
-            if fault == "away":
-                with api_server.away():
-                    time.sleep(2)
-            elif fault.endswith("watches"):
-                if fault.startswith("forgotten"):
-                    api_server.storage.forget()
-                api_server.cut_watches()
+            for fault in faults:
+                break_api(api_server, fault)
             assert beside.ended().outcome == "promoted"
         assert client.failed == []
         promoted(rollout, client)
 
 
-@pytest.mark.parametrize("where", ["knative", "standard"])
+@pytest.mark.parametrize("where", one(0, ("knative", "standard")))
 def test_without_prometheus_nothing_advances_and_the_champion_stays(made, prometheus, where):
     rollout = made(where)
     with rollout.client(per_second=RATE) as client:
@@ -267,10 +293,10 @@ MOMENTS = {
     "in the promotion": lambda ledger: ledger.phase is Phase.PROMOTING,
     "after the promotion": lambda ledger: ledger.outcome is not None,
 }
+QUICK_MOMENTS = ["in the promotion", "in the first step"]
 
 
-@pytest.mark.parametrize("where", MECHANISMS)
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(("where", "moment"), each(MOMENTS if ALL else QUICK_MOMENTS))
 def test_a_rollout_that_is_killed_goes_on_when_it_is_tried_again(made, where, moment):
     rollout = made(where)
     with rollout.client(per_second=RATE) as client:
