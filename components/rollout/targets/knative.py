@@ -16,7 +16,7 @@ from typing import Any
 from components.cluster.api import REVISION
 from components.errors import Changed, NotReady
 from components.rollout.release import Release
-from components.rollout.targets.kserve import REVISION_LABEL, KServe
+from components.rollout.targets.kserve import REVISION_LABEL, KServe, refuse_percent
 from components.rollout.targets.kserve_fields import at, difference, revision_serves, serves
 from components.rollout.targets.target import Copies, Sight, Staged
 
@@ -62,18 +62,22 @@ class Knative(KServe):
         """Start a release as the latest revision, with 0 %; the tag gives it an address of its own."""
         state = _State(self._live())
         if self._is(state.rolled_out, release):
-            return Staged(state.rolled_out, state.url("latest"))
+            return Staged(state.rolled_out, state.url("latest", state.rolled_out))
         if not state.rolled_out:
             self._apply(self.manifest(release))
             state = self._await_share(release, None)
         else:
             self._apply(self.manifest(release, 0))
             state = self._await_share(release, 0)
-        return Staged(state.created, state.url("latest"))
+        return Staged(state.created, state.url("latest", state.created))
 
     def shift(self, release: Release, percent: int) -> None:
         """Give the staged release a share. At 100 Knative lets the champion's servers end: the field knows no other."""
-        if self._is(_State(self._live()).rolled_out, release):
+        refuse_percent(percent)
+        live = self._live()
+        if live is None and self.applier.direct:  # made anew it would have all traffic at once
+            raise Changed(f"The InferenceService {self.service} is gone: it was removed by somebody else.")
+        if self._is(_State(live).rolled_out, release):
             return  # promoted already: a percentage now would give the traffic to the model before it
         self._apply(self.manifest(release, percent))
         self._await_share(release, percent)
@@ -164,7 +168,10 @@ class Knative(KServe):
             return
 
     def _await_share(self, release: Release, percent: int | None) -> "_State":
-        """Wait until the release's revision is ready and has exactly its share."""
+        """Wait until the release's revision is ready and has exactly its share.
+
+        At 0 % too the route must name it: until it does, the tag's address leads to the revision before.
+        """
         share = 100 if percent is None else percent
 
         def done(live: Plain) -> _State | None:
@@ -177,7 +184,7 @@ class Knative(KServe):
             ready = state.created == state.ready and self._is(state.created, release)
             if (
                 ready
-                and state.traffic.get(state.created, 0) == share
+                and state.traffic.get(state.created) == share
                 and (share != 100 or state.rolled_out == state.created)
             ):
                 return state

@@ -213,6 +213,16 @@ class KServe:
         return int(at(self.cluster.get(DEPLOYMENT, deployment), "status.availableReplicas") or 0)
 
 
+def refuse_percent(percent: int) -> None:
+    """The API knows no bounds of a share.
+
+    Raises:
+        BadInput: it is none.
+    """
+    if not 0 <= percent <= 100:
+        raise BadInput(f"A share of the traffic is a percentage from 0 to 100; got {percent}.")
+
+
 def refuse_scale_to_zero(deployment: Deployment) -> None:
     """Only Knative mode scales to zero.
 

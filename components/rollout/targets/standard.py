@@ -27,7 +27,7 @@ from components.errors import BadInput, Changed
 from components.rollout.document import CONTAINER, OURS, startup_probe
 from components.rollout.release import Release
 from components.rollout.targets import kserve_routes as routes
-from components.rollout.targets.kserve import KServe, refuse_scale_to_zero
+from components.rollout.targets.kserve import KServe, refuse_percent, refuse_scale_to_zero
 from components.rollout.targets.kserve_fields import at, by, difference, serves
 from components.rollout.targets.target import Copies, Sight, Staged
 
@@ -83,13 +83,14 @@ class Standard(KServe):
 
     def shift(self, release: Release, percent: int) -> None:
         """Servers first, then their share of the traffic."""
+        refuse_percent(percent)
         ours = self._ours()
-        if ours is None or serves(ours["spec"]["predictor"], release):
+        if ours is None:
+            raise Changed(f"The InferenceService {self.service} is gone: it was removed by somebody else.")
+        if serves(ours["spec"]["predictor"], release):
             return  # promoted already
         if not serves(at(ours, f"{_CANARY}.predictor") or {}, release):
-            raise Changed(
-                f"The canary of {self.service} is gone or is another one: it is not version {release.version}."
-            )
+            raise Changed(self._taken(release))
         size = self._size(ours)
         now = _Split(
             at(ours, f"{_CANARY}.trafficPercent") or 0, at(ours, f"{_CANARY}.predictor.minReplicas") or 1, size
@@ -233,6 +234,17 @@ class Standard(KServe):
             lambda live: (not at(live, "spec.canary") and self._available(stable) >= size) or None,
             f"The servers of {stable} did not become {size} again",
             lambda: [f"app=isvc.{stable}"],
+        )
+
+    def _taken(self, release: Release) -> str:
+        """What has become of the canary, which is a list with one owner, and by whom."""
+        live = self._live() or {}
+        source, percent = (at(live, f"{_CANARY}.{path}") for path in ("predictor.model.storageUri", "trafficPercent"))
+        now = f"is now {source} at {percent} %" if at(live, _CANARY) else "is gone"
+        who = by(live, "spec.canary")
+        return (
+            f"The canary of the InferenceService {self.service} {now}{who}, and was version {release.version}, from "
+            f"{release.uri}: this is left as it is, so decide by hand."
         )
 
     def _await_split(self, release: Release, percent: int, servers: int) -> None:

@@ -24,7 +24,7 @@ from components.rollout.deployment import Deployment
 from components.rollout.document import OURS, startup_probe
 from components.rollout.release import Release
 from components.rollout.targets import kserve_routes as routes
-from components.rollout.targets.kserve import KServe, refuse_scale_to_zero
+from components.rollout.targets.kserve import KServe, refuse_percent, refuse_scale_to_zero
 from components.rollout.targets.kserve_applier import Applier, Guard
 from components.rollout.targets.kserve_fields import at, by, difference, serves
 from components.rollout.targets.target import Copies, Sight, Staged
@@ -152,6 +152,7 @@ class TwoServices(KServe):
 
     def shift(self, release: Release, percent: int) -> None:
         """Servers first, then their share."""
+        refuse_percent(percent)
         slot = self._staged(release)
         other = self._other(slot)
         champion = self._live(other)
