@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from components.rollout.evidence import Arm, Context, Worse
 from components.rollout.plan import Business, Slo
-from components.rollout.shift import Part, below, parts
+from components.rollout.shift import Part, parts
 
 _QUANTILES = (0.5, 0.95, 0.99)
 _ENOUGH_FOR_LIMITS = 100
@@ -66,7 +66,7 @@ def business(worse: Worse, declared: Business) -> list[Comparison]:
     return [Comparison("windows lost", 1.0, hits, worse.windows, 0, 0, min((1 + margin) / 2, 1.0))]
 
 
-def latency(canary: Arm, stable: Arm, slo: Slo, limits_from: Arm) -> list[Comparison]:
+def latency(canary: Arm, stable: Arm, slo: Slo, before: Arm) -> list[Comparison]:
     """The share of requests slower than each of the histogram's edges.
 
     A request may take ``g(t) = max(ratio t, t + slack)`` where the champion takes ``t``. Then the challenger's share
@@ -75,34 +75,29 @@ def latency(canary: Arm, stable: Arm, slo: Slo, limits_from: Arm) -> list[Compar
     Half of the rate goes evenly to all edges, half to those next to the limits of the quantiles of interest, as the
     traffic before the step shows them.
 
-    The champion's share over ``h(e)``, which is inside a bin, is taken linearly within it. Where the share falls off
-    within the bin, as in a tail, that is more than the true one: on the safe side.
+    ``h(e)`` is inside a bin. What part of the bin's requests is over it, is fixed before the step: as if the share of
+    slower requests fell exponentially within the bin, as it did before the step; evenly where nothing is known. For a
+    challenger that is no slower than the champion any part is on the safe side, since its share over ``e`` is at most
+    the champion's.
 
     Args:
         canary: the challenger.
         stable: the champion.
         slo: ratio, slack and margin.
-        limits_from: the champion before the step; not the same counts as ``stable``.
+        before: the champion before the step.
     """
     edges = sorted(set(canary.latency) & set(stable.latency))
     if not edges:
         return []
-    ours, theirs = ({e: arm.latency[e] for e in edges} for arm in (stable, canary))
-    n, k = max(canary.latency.values()), max(stable.latency.values())
     usable = [e for e in edges if math.isfinite(e) and _within(e, slo) > 0]
-    chosen = _near_limits(usable, slo, limits_from)
-    return [
-        Comparison(
-            f"requests over {e:g} ms",
-            0.5 * (e in chosen) / len(chosen) + 0.5 / len(usable) if chosen else 1 / len(usable),
-            n - theirs[e],
-            n,
-            k - below(ours, _within(e, slo), 0.0),
-            k,
-            slo.slow_share_margin,
-        )
-        for e in usable
-    ]
+    chosen = _near_limits(usable, slo, before)
+    n, k = max(canary.latency.values()), max(stable.latency.values())
+    found = []
+    for e in usable:
+        part = 0.5 * (e in chosen) / len(chosen) + 0.5 / len(usable) if chosen else 1 / len(usable)
+        slower = n - canary.latency[e], n, _over(_within(e, slo), stable, before, edges), k
+        found.append(Comparison(f"requests over {e:g} ms", part, *slower, slo.slow_share_margin))
+    return found
 
 
 def predictions(canary: Arm, stable: Arm, slo: Slo, context: Context) -> list[Comparison]:
@@ -131,6 +126,26 @@ def predictions(canary: Arm, stable: Arm, slo: Slo, context: Context) -> list[Co
 def _within(edge: float, slo: Slo) -> float:
     """The latency from which on the challenger may take longer than ``edge``."""
     return min(edge / slo.latency_ratio, edge - slo.latency_slack_ms)
+
+
+def _over(value: float, arm: Arm, before: Arm, edges: Sequence[float]) -> float:
+    """How many requests of an arm took longer than a value, which is inside a bin between two edges."""
+    low, high = max((e for e in edges if e < value), default=0.0), min(e for e in edges if e >= value)
+    total = max(arm.latency.values())
+    over_low, over_high = total - arm.latency.get(low, 0.0), total - arm.latency[high]
+    return over_high + _part_over(value, low, high, before) * (over_low - over_high)
+
+
+def _part_over(value: float, low: float, high: float, before: Arm) -> float:
+    share = (value - low) / (high - low) if math.isfinite(high) else 0.0
+    known = before.requests >= _ENOUGH_FOR_LIMITS and high in before.latency and (not low or low in before.latency)
+    if known:
+        total = max(before.latency.values())
+        over_low, over_high = total - before.latency.get(low, 0.0) + 0.5, total - before.latency[high] + 0.5
+        if over_high < over_low:
+            over: float = over_low ** (1 - share) * over_high**share
+            return (over - over_high) / (over_low - over_high)
+    return 1 - share
 
 
 def _near_limits(usable: Sequence[float], slo: Slo, before: Arm) -> set[float]:

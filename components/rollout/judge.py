@@ -10,9 +10,11 @@ answered ``min_requests``; no share as observed is beyond its margin; and the da
 requests so far a challenger of the harm declared in ``_HARMS`` would have been found with a probability of 80 %.
 Anything else is **unclear**: no traffic and no metrics are not evidence of health.
 
-Once the challenger has all traffic, the champion's counts before the step take the place of its present ones, which are
-not compared at the same time any more: what changes with the hour can look like the challenger's doing. Without any
-champion (a first deployment) errors, mismatches and restarts are held against the margins themselves.
+Once the challenger has all traffic, the champion's counts before the step take the place of its present ones. These are
+not of the same time: a burst of slow requests looks like the challenger's doing. Therefore ten requests then count as
+one in the evidence of harm, so that a short burst proves nothing, and the rate of false rollbacks holds as far as ten
+requests in a row tell no more than one. Without any champion (a first deployment) errors, mismatches and restarts are
+held against the margins themselves.
 """
 
 import math
@@ -25,6 +27,9 @@ from components.rollout.comparisons import Comparison
 from components.rollout.evidence import Arm, Context, Observation
 from components.rollout.plan import RolloutPlan
 from components.rollout.weighing import difference_at_least, requests_needed, weigh
+
+_OTHER_TIMES = 10.0
+"""So many requests count as one where the champion's are of another time."""
 
 
 class Finding(StrEnum):
@@ -90,7 +95,7 @@ class _Harm:
 
 _HARMS = {
     "errors": _Harm(-1.0, 6.0, 0.03),
-    "latency": _Harm(0.05, 3.0, 0.2),
+    "latency": _Harm(0.01, 0.0, 0.06),
     "predictions": _Harm(0.3, 2.5, 0.25),
     "mismatches": _Harm(-1.0, 6.0, 0.03),
     "business": _Harm(0.0, 2.0, 1.0),
@@ -129,6 +134,7 @@ class _Trial:
         share: the challenger's share of both, for the bets; 0 for not known.
         fixed: whether the champion's counts are from before the step and do not grow.
         alone: whether there is no champion.
+        discount: how many requests count as one.
         level: the log evidence that decides.
     """
 
@@ -137,6 +143,7 @@ class _Trial:
     share: float
     fixed: bool
     alone: bool
+    discount: float
     level: float
 
 
@@ -150,10 +157,11 @@ def _checks(seen: Observation, plan: RolloutPlan, context: Context) -> list[Chec
         stable = stable + context.baseline
         expected = 2.0 * plan.min_requests
         share = expected / (expected + stable.requests)
-    trial = _Trial(canary, stable, share, fixed, fixed and not stable.requests, level)
+    alone = fixed and not stable.requests
+    trial = _Trial(canary, stable, share, fixed, alone, _OTHER_TIMES if fixed and not alone else 1.0, level)
     checks = [
         _errors(trial, plan),
-        _latency(trial, plan, Arm() if fixed else context.baseline),
+        _latency(trial, plan, context.baseline),
         _predictions(trial, plan, context),
         _mismatches(trial, plan),
         _restarts(seen, plan),
@@ -246,7 +254,7 @@ def _business(seen: Observation, plan: RolloutPlan, level: float) -> Check:
             f"({declared.margin:g} allowed)"
         )
 
-    trial = _Trial(seen.canary, seen.stable, 0.0, False, True, level)
+    trial = _Trial(seen.canary, seen.stable, 0.0, False, True, 1.0, level)
     check = _decide("business", math.nan, loss, comparisons.business(worse, declared), trial, words)
     bound = (2 * check.bound - 1) * scale
     return replace(check, bound=bound, limit=declared.margin)
@@ -266,12 +274,13 @@ def _decide(
     words: Callable[[Comparison], str],
 ) -> Check:
     """Weigh one signal's comparisons."""
-    evidence, most = weigh(compared, trial.share, trial.level)
+    evidence, most = weigh(compared, trial.share, trial.level, trial.discount)
     needed = _needed(signal, compared, trial)
     bound = math.nan
     if evidence >= trial.level:
         finding = Finding.HARM
-        bound = difference_at_least(most, trial.share, trial.level - math.log(most.part))
+        level = trial.level - math.log(most.part)
+        bound = difference_at_least(most, trial.share, level, trial.discount)
         reason = f"{words(most)}, at least {bound:.1%} more"
     elif most.excess() > 0:
         finding, reason = Finding.UNCLEAR, f"{words(most)}, not proved"

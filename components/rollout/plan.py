@@ -65,7 +65,7 @@ class Slo(_Frozen):
     latency_quantile: float = Field(default=0.95, gt=0, lt=1)
     latency_ratio: float = Field(default=1.5, ge=1)
     latency_slack_ms: float = Field(default=50, ge=0)
-    slow_share_margin: float = Field(default=0.005, ge=0, le=1)
+    slow_share_margin: float = Field(default=0.001, ge=0, le=1)
     prediction_shift: float = Field(default=0.15, gt=0, lt=1)
     mismatch_margin: float = Field(default=0.01, ge=0, le=1)
     restarts: int = Field(default=2, ge=1)

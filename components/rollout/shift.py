@@ -70,28 +70,10 @@ def parts(stable: Mapping[str, float], canary: Mapping[str, float]) -> list[Part
     ours, theirs = _cumulative(stable), _cumulative(canary)
     finite = [edge for edge in theirs if math.isfinite(edge)]
     return [
-        Part(f"predictions of at most {edge:g}", ours[edge], below(theirs, edge))
+        Part(f"predictions of at most {edge:g}", ours[edge], _below(theirs, edge))
         for edge in ours
         if math.isfinite(edge) and finite and finite[0] <= edge <= finite[-1]
     ]
-
-
-def below(cumulative: Mapping[float, float], value: float, lowest: float = -math.inf) -> float:
-    """How many of the counted values are at most ``value``: linear within a bin, as Prometheus' histogram_quantile.
-
-    Args:
-        cumulative: counts of values up to each edge, edges ascending.
-        value: from the first edge to the last finite one.
-        lowest: where the first bin begins.
-    """
-    low, count = lowest, 0.0
-    for edge, total in cumulative.items():
-        if value <= edge:
-            if value == edge or math.isinf(low) or math.isinf(edge):
-                return total if value == edge else count
-            return count + (total - count) * (value - low) / (edge - low)
-        low, count = edge, total
-    return count
 
 
 def _binned(counts: Mapping[str, float]) -> bool:
@@ -104,6 +86,16 @@ def _cumulative(bins: Mapping[str, float]) -> dict[float, float]:
         total += count
         cumulative[edge] = total
     return cumulative
+
+
+def _below(cumulative: Mapping[float, float], value: float) -> float:
+    """How many of the counted values are at most ``value``, which is from the first edge to the last finite one."""
+    low, count = -math.inf, 0.0
+    for edge, total in cumulative.items():
+        if value <= edge:
+            return total if value == edge else count + (total - count) * (value - low) / (edge - low)
+        low, count = edge, total
+    return count
 
 
 def _natural(labels: Mapping[str, float]) -> list[str]:

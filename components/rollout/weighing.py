@@ -12,7 +12,9 @@ _POWER_SIGMAS = 0.8416
 _COUNTS = tuple(round(20 * 1.2**step) for step in range(64))
 
 
-def weigh(compared: Sequence[Comparison], share: float, level: float) -> tuple[float, Comparison]:
+def weigh(
+    compared: Sequence[Comparison], share: float, level: float, discount: float = 1.0
+) -> tuple[float, Comparison]:
     """The log of a signal's e-value, the average of its comparisons', and the comparison that speaks most.
 
     Comparisons whose shares as observed are within the margin are left out: there no bet has won, so that they could
@@ -22,6 +24,7 @@ def weigh(compared: Sequence[Comparison], share: float, level: float) -> tuple[f
         compared: at least one.
         share: the challenger's share of both versions' requests; 0 for not known.
         level: the log evidence that decides; below it the result may be an upper bound.
+        discount: so many requests count as one, where they do not speak for themselves (Kish's design effect).
     """
     beyond = [one for one in compared if one.excess() > 0]
     if not beyond:
@@ -31,16 +34,18 @@ def weigh(compared: Sequence[Comparison], share: float, level: float) -> tuple[f
 
     rows = [(one.canary_hits, one.canary_n, one.stable_hits, one.stable_n, one.margin) for one in beyond]
     x, n, y, k, margin = np.array(rows, dtype=float).T
+    x, n, y, k = (counts / discount for counts in (x, n, y, k))
     each = log_evidence(x, n, y, k, margin, share, level) if k.any() else log_evidence_alone(x, n, margin)
     each = each + np.log([one.part for one in beyond])
     return max(float(logsumexp(each)), 0.0), beyond[int(each.argmax())]
 
 
-def difference_at_least(compared: Comparison, share: float, level: float) -> float:
+def difference_at_least(compared: Comparison, share: float, level: float, discount: float = 1.0) -> float:
     """The largest margin that the evidence proves to be exceeded: a lower bound that holds at any time."""
     import numpy as np
 
-    x, n, y, k = compared.canary_hits, compared.canary_n, compared.stable_hits, compared.stable_n
+    counts = (compared.canary_hits, compared.canary_n, compared.stable_hits, compared.stable_n)
+    x, n, y, k = (count / discount for count in counts)
     low, high = compared.margin, compared.canary_share() - compared.stable_share()
     for _ in range(2):
         tried = np.linspace(low, high, 17)
@@ -55,8 +60,8 @@ def requests_needed(
 ) -> int:
     """How many of the challenger's requests it takes to find such shares with a probability of about 80 %.
 
-    The evidence is computed for the challenger's count that is exceeded with that probability (by the normal
-    approximation), and for the champion's expected count.
+    The evidence is computed, by its upper bound, for the challenger's count that is exceeded with that probability (by
+    the normal approximation), and for the champion's expected count.
 
     Args:
         stable_share: the champion's.
@@ -67,7 +72,7 @@ def requests_needed(
             for no champion.
         level: the log evidence that decides.
     """
-    return _needed(_two_digits(stable_share), canary_share, margin, share, _two_digits(stable_n), round(level, 3))
+    return _needed(_rounded(stable_share), canary_share, margin, share, _rounded(stable_n), round(level, 3))
 
 
 @lru_cache(maxsize=4096)
@@ -80,11 +85,11 @@ def _needed(s: float, c: float, margin: float, share: float, stable_n: float, le
         evidence = log_evidence_alone(x, n, margin)
     else:
         k = np.full_like(n, stable_n) if stable_n else n * ((1 - share) / share if 0 < share < 1 else 1.0)
-        evidence = log_evidence(x, n, k * s, k, margin, share, level)
+        evidence = log_evidence(x, n, k * s, k, margin, share, math.inf)
     enough = np.flatnonzero(evidence >= level)
     return _COUNTS[int(enough[0])] if len(enough) else _COUNTS[-1]
 
 
-def _two_digits(value: float) -> float:
-    """Rounded, so that the same few answers are looked up again and again."""
-    return float(f"{value:.2g}") if math.isfinite(value) else 0.0
+def _rounded(value: float) -> float:
+    """To one digit, so that the same few answers are looked up again and again."""
+    return float(f"{value:.1g}") if math.isfinite(value) else 0.0

@@ -68,12 +68,12 @@ def rollouts(world: World, count: int, seed: int, plan: RolloutPlan = PLAN, scra
     waiting, done, requests = list(range(count)), {}, [0] * count
     replayed = [Replayed.draw(rng, world.rows) for _ in range(count)] if world.rows else []
     expected = [one.offline() for one in replayed] or [offline(rng, world, _HELD_OUT) for _ in range(count)]
-    before, _ = traffic(rng, replace(world, requests=_BEFORE), 0.0, (count, 1))
+    before, _ = traffic(rng, replace(world, requests=_BEFORE / 20), 0.0, (count, 20))
     for step in plan.steps:
         counts = [] if replayed else traffic(rng, world, step / 100, (len(waiting), scrapes))
         advanced = []
         for place, one in enumerate(waiting):
-            context = Context(step, before.arm(one, 0), *expected[one])
+            context = Context(step, before.arm(one, 19), *expected[one])
             if replayed:
                 own = replayed[one].traffic(rng, int(world.requests), step / 100, scrapes)
                 back, _ = replayed[one].traffic(rng, _BEFORE, 0.0, 1)
