@@ -21,6 +21,7 @@ _WORDS = {
     "promoted": ("promoted", "good"),
     "blocked": ("blocked at the gate", "warn"),
     "rolled_back": ("rolled back", "bad"),
+    "halted": ("halted for a person to decide", "warn"),
     "failed": ("failed", "bad"),
 }
 

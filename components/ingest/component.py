@@ -97,6 +97,8 @@ def resolve(
     from components.naming import model_name as derive
     from components.register.registry import champion as current_champion
     from components.rollout.deployment import parse_deployment
+    from components.rollout.halted import refuse_halted
+    from components.rollout.place import store_for
     from components.rollout.plan import parse_plan
     from components.settings import settings
     from components.stage.load import parse_load
@@ -106,7 +108,7 @@ def resolve(
 
     with step("resolve") as current:
         parse_plan(plan)
-        parse_deployment(deployment)
+        served = parse_deployment(deployment)
         parse_load(load)
         where = schedule(
             Wish(
@@ -126,6 +128,7 @@ def resolve(
             )
         )
         name = derive(model_name, source_uri)
+        refuse_halted(store_for(served, name))  # a run that could not be rolled out is not worth a training
         source = look(source_uri, read_options)
         champion = current_champion(name)
         against = f"champion is version {champion.version}" if champion else "no champion yet"

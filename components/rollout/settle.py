@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from components.errors import Busy, NotReady
+from components.errors import NotReady
 from components.rollout.ledger import Phase
 from components.rollout.place import Place
 from components.rollout.run import conclude
@@ -79,17 +79,3 @@ def decided_by(place: Callable[[], Place], store: Store, what: str, by: str) -> 
             return f"version {version} is promoted"
         conclude(place(), ledger, ownership, Action(Do.ROLL_BACK, f"aborted by {by} after it had stopped"))
         return f"rolled back to version {ledger.stable.version}" if ledger.stable else f"withdrew version {version}"
-
-
-def refuse_halted(store: Store) -> None:
-    """Leave a halted rollout to the person that it waits for.
-
-    Raises:
-        Busy: the service's last rollout was halted and has not been ended.
-    """
-    ledger = store.load()
-    if ledger.phase is Phase.HALTED:
-        raise Busy(
-            f"The last rollout of {ledger.service} was halted ({ledger.reason}): look at the service, then end it with "
-            f"`sluiceway rollout promote {ledger.service}` or `sluiceway rollout abort {ledger.service}`."
-        )

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import Busy, SluicewayError
+from components.rollout.halted import refuse_halted
 from components.rollout.ledger import Ledger, Phase
 from components.rollout.place import Place
 from components.rollout.release import Release
 from components.rollout.run import conclude
-from components.rollout.settle import finish, refuse_halted
+from components.rollout.settle import finish
 from components.rollout.state import Action, Do
 from components.rollout.store import Ownership
 from components.rollout.targets.target import Target

@@ -79,3 +79,22 @@ def test_running_the_champions_own_recipe_again_changes_nothing(champion):
     assert again.code == 0, again.err
     assert again.result["state"] == "promoted"
     assert [v.version for v in road.versions(MODEL)] == before
+
+
+def test_a_rollout_that_nobody_can_judge_is_halted_until_a_person_ends_it(champion):
+    road = champion
+    serving = road.champion(MODEL)
+    halting = {"plan": '{"min_requests": 50, "max_seconds": 1, "on_unclear": "halt"}', "replay_per_second": "0"}
+    parameters = {"hyperparameters": '{"max_iter": 60}', "seed": "50"}
+
+    halted = road.run({**parameters, **halting})
+    assert (halted.code, halted.result["state"]) == (6, "halted"), halted.err
+    assert road.champion(MODEL) == serving
+    refused = road.run(parameters)
+    assert refused.code == 5, "a new run takes the service from the person who is to decide"
+    assert f"sluiceway rollout abort {MODEL}" in refused.result["error"]
+
+    ended = road.command("rollout", "abort", MODEL, "--yes")
+    assert ended.code == 0, ended.err
+    (service,) = road.status()
+    assert service["model_version"] == serving
