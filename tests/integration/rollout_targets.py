@@ -113,19 +113,23 @@ class Bench:
         return [pod for pod in pods if pod["metadata"].get("annotations", {}).get(uri, "").endswith(mark)]
 
     def person(
-        self, change: Callable[[dict[str, Any]], None], name: str = SERVICE, manager: str = "kubectl-edit"
+        self,
+        change: Callable[[dict[str, Any]], None],
+        name: str = SERVICE,
+        manager: str = "kubectl-edit",
+        kind: str = "InferenceService",
     ) -> None:
-        """Somebody edits the InferenceService by hand."""
+        """Somebody edits an object by hand."""
         from kubernetes.client.exceptions import ApiException
 
         from tests.cluster.kserve.api import RESOURCES, Api
 
         hand = Api(self.server.client(), manager)
         for _ in range(20):
-            now = hand.get(RESOURCES["InferenceService"], self.namespace, name)
+            now = hand.get(RESOURCES[kind], self.namespace, name)
             change(now)
             try:
-                hand.update(RESOURCES["InferenceService"], now)
+                hand.update(RESOURCES[kind], now)
             except ApiException as error:
                 if error.status != 409:
                     raise
