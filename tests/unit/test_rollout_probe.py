@@ -1,242 +1,192 @@
-"""What the probe finds on a cluster, and how it refuses: everything that is missing in one message."""
+"""What a cluster can do is found out before anything is written, and everything that is missing is said at once."""
 
+import copy
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from components.cluster.api import Cluster
-from components.errors import BadInput, Unreachable
-from components.rollout.deployment import Deployment
+from components.cluster import api
+from components.errors import BadInput
+from components.rollout import validation
+from components.rollout.deployment import parse_deployment
 from components.rollout.targets import probe
 from components.rollout.targets.choose import target_for
-from components.rollout.targets.knative import Knative
-from components.rollout.targets.standard import Standard
-from components.rollout.targets.two_services import TwoServices
-from tests.cluster.kinds import KINDS
-from tests.cluster.server import ApiServer
-
-Plain = dict[str, Any]
-KSERVE, KNATIVE, ROUTES = "serving.kserve.io", "serving.knative.dev", "gateway.networking.k8s.io"
-GATEWAY = "kserve/kserve-ingress-gateway"
+from components.rollout.targets.probe import Facts, facts, mechanism, require
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ApiServer]:
-    with ApiServer() as running:
-        yield running
+class Cluster:
+    """What the probe asks of a cluster."""
 
+    namespace = "models"
 
-@pytest.fixture
-def cluster(server: ApiServer) -> Iterator[Cluster]:
-    whole = Cluster(server.client(), "default", patience_seconds=3)
-    whole.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kserve"}})
-    yield whole
-    server.discovery.hidden.clear()
-    for kind, name in ((probe.CONFIG_MAP, "inferenceservice-config"), (probe.DEPLOYMENT, "kserve-controller-manager")):
-        whole.inside("kserve").delete(kind, name)
-
-
-@pytest.fixture
-def install(server: ApiServer, cluster: Cluster) -> Callable[..., Cluster]:
-    """A KServe of some kind, and what is beside it."""
-
-    def made(
-        version: str = "v0.21.0",
-        mode: str = "Standard",
-        gateway_api: bool | None = True,
-        without: tuple[str, ...] = (),
-        gateway: str = GATEWAY,
-    ) -> Cluster:
-        server.discovery.hidden.update(without)
-        ingress: Plain = {"ingressDomain": "example.com"} | ({"kserveIngressGateway": gateway} if gateway else {})
-        if gateway_api is not None:
-            ingress["enableGatewayApi"] = gateway_api
+    def __init__(self, version="v0.21.0", mode="Serverless", gateway_api=True, **more):
+        self.hidden = more.get("hidden", set())
+        self.forbidden = more.get("forbidden", set())
+        self.denied = more.get("denied", set())
+        self.canary = more.get("canary", True)
+        ingress = {
+            "enableGatewayApi": gateway_api,
+            "kserveIngressGateway": "kserve/gate",
+            "ingressDomain": "example.com",
+        }
         data = {"ingress": json.dumps(ingress), "deploy": json.dumps({"defaultDeploymentMode": mode})}
-        meta = {"name": "inferenceservice-config"}
-        theirs = cluster.inside("kserve")
-        theirs.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data})
-        theirs.apply(_manager(version))
-        return cluster
+        container = {"name": "manager", "image": f"docker.io/kserve/kserve-controller:{version}"}
+        self._objects = {
+            "ConfigMap": {"data": data},
+            "Deployment": {"spec": {"template": {"spec": {"containers": [container]}}}},
+        }
 
-    return made
+    def inside(self, _namespace):
+        return self
+
+    def serves(self, kind):
+        return kind.kind not in self.hidden and kind.api_version not in self.hidden
+
+    def get(self, kind, _name):
+        if kind.kind in self.forbidden:
+            raise BadInput("forbidden")
+        return self._objects.get(kind.kind)
+
+    def fields(self, _kind):
+        schema = copy.deepcopy(validation._shipped())
+        if not self.canary:
+            del schema["properties"]["spec"]["properties"]["canary"]
+        return schema
+
+    def may(self, verb, kind):
+        return (verb, kind.kind) not in self.denied
 
 
-def _manager(version: str) -> Plain:
-    labels = {"control-plane": "kserve-controller-manager"}
-    containers = [
-        {"name": "proxy", "image": "registry.example.com:5000/kube-rbac-proxy:v0.99.1"},
-        {"name": "manager", "image": f"registry.example.com:5000/kserve/kserve-controller:{version}"},
-    ]
-    template = {"metadata": {"labels": labels}, "spec": {"containers": containers}}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "kserve-controller-manager"},
-        "spec": {"selector": {"matchLabels": labels}, "template": template},
-    }
+ANY = parse_deployment({"namespace": "models"})
 
 
-def wanted(**more: Any) -> Deployment:
-    return Deployment.model_validate({"namespace": "default"} | more)
+def chosen(cluster, deployment=ANY):
+    return mechanism(cluster, deployment, facts(cluster))
 
 
-def test_the_facts_are_read_from_discovery_configuration_image_and_schema(install: Callable[..., Cluster]) -> None:
-    found = probe.facts(install())
-    assert found == probe.Facts(
+def missing(cluster, one, deployment=ANY, live=None):
+    with pytest.raises(BadInput) as refusal:
+        require(one, cluster, deployment, live)
+    return str(refusal.value)
+
+
+def test_the_facts_are_read_from_kserves_own_configuration():
+    assert facts(Cluster(version="v0.21.3-rc1", mode="RawDeployment")) == Facts(
         kserve=True,
         version=(0, 21),
         default_mode="Standard",
         knative=True,
         gateway_api=True,
         uses_gateway_api=True,
-        gateway=GATEWAY,
+        gateway="kserve/gate",
         canary_field=True,
         domain="example.com",
     )
 
 
-def test_the_older_names_of_the_modes_are_understood_and_given_back(install: Callable[..., Cluster]) -> None:
-    found = probe.facts(install("v0.15.2", "RawDeployment"))
-    assert found.default_mode == "Standard"
-    assert found.mode_name("Standard") == "RawDeployment"
-    assert found.mode_name("Knative") == "Serverless"
-    assert probe.facts(install("v0.21.0")).mode_name("Standard") == "Standard"
-
-
-def test_a_version_that_cannot_be_read_is_not_trusted(install: Callable[..., Cluster]) -> None:
-    for version in ("latest", "nightly-5000.1"):
-        found = probe.facts(install(version))
-        assert found.version is None
-        assert not found.writes_weights
-    with pytest.raises(BadInput, match=r"0\.21 or newer; it is unknown"):
-        probe.require("standard", install("latest"), wanted(), None)
-
-
 @pytest.mark.parametrize(
-    ("kind", "expected"),
+    ("cluster", "expected"),
     [
-        ({}, Standard),
-        ({"version": "v0.20.1"}, TwoServices),
-        ({"gateway_api": False}, TwoServices),
-        ({"gateway_api": None}, TwoServices),
-        ({"mode": "Knative"}, Knative),
-        ({"mode": "Serverless", "version": "v0.15.0"}, Knative),
-        ({"without": (ROUTES,)}, Knative),
-        ({"mode": "Knative", "without": (KNATIVE,)}, Standard),
+        (Cluster(), "knative"),
+        (Cluster(mode="Standard"), "standard"),
+        (Cluster(mode="RawDeployment", version="v0.20.0"), "two-services"),
+        (Cluster(mode="Standard", gateway_api=False), "two-services"),
+        (Cluster(mode="Standard", gateway_api=False, hidden={"HTTPRoute"}), "knative"),
+        (Cluster(hidden={"serving.knative.dev/v1"}), "standard"),
     ],
 )
-def test_auto_takes_the_best_that_the_cluster_can_do(
-    install: Callable[..., Cluster], kind: Plain, expected: type
-) -> None:
-    cluster = install(**kind)
-    target = target_for(wanted(), "churn", lambda: None, cluster)
-    assert type(target) is expected
-    target.check()
+def test_the_best_mechanism_that_the_cluster_can_do_is_taken(cluster, expected):
+    assert chosen(cluster) == expected
 
 
-def test_a_cluster_without_any_names_everything_that_each_would_need(install: Callable[..., Cluster]) -> None:
-    cluster = install("v0.20.0", gateway_api=False, without=(KNATIVE, ROUTES), gateway="")
-    with pytest.raises(BadInput) as error:
-        target_for(wanted(), "churn", lambda: None, cluster)
-    said = str(error.value)
-    assert said.count("\n") == 0
-    standard, two, knative = said.removeprefix("This cluster cannot do a canary: ").split(" | ")
-    assert standard.startswith("standard lacks Gateway API (no HTTPRoutes are served here); enableGatewayApi: true")
-    assert "(it is false)" in standard
-    assert "0.21 or newer; it is 0.20" in standard
-    assert two == "two-services lacks Gateway API (no HTTPRoutes are served here); the name of a Gateway " + (
-        "(deployment.gateway)"
+def test_a_mechanism_that_is_asked_for_is_not_second_guessed():
+    assert chosen(Cluster(), parse_deployment({"where": "two-services"})) == "two-services"
+
+
+@pytest.mark.parametrize("version", ["v0.20.0", "v0.20.1", "latest", "sha-1234"])
+def test_a_version_that_is_not_known_to_write_weights_is_not_trusted(version):
+    """v0.20.0 and the head of release-0.20 take spec.canary, start pods and split nothing."""
+    assert "a KServe that writes the weights" in missing(Cluster(version=version, mode="Standard"), "standard")
+
+
+def test_everything_that_is_missing_is_said_in_one_message():
+    cluster = Cluster(
+        version="v0.19.0",
+        gateway_api=False,
+        hidden={"HTTPRoute", "serving.knative.dev/v1"},
+        canary=False,
+        denied={("patch", "InferenceService"), ("list", "Pod")},
     )
-    assert knative == "knative lacks Knative Serving."
+    said = missing(cluster, "standard")
+    for part in ("Gateway API", "spec.canary", "enableGatewayApi: true", "(0.21 or newer; it is 0.19)"):
+        assert part in said
+    assert "permission to patch InferenceServices in models" in said
+    assert "permission to list Pods in models" in said
+    with pytest.raises(BadInput) as refusal:
+        chosen(cluster)
+    for part in ("knative lacks Knative Serving", "standard lacks", "two-services lacks Gateway API"):
+        assert part in str(refusal.value)
 
 
-def test_a_cluster_without_kserve_says_so(install: Callable[..., Cluster]) -> None:
-    cluster = install(without=(KSERVE,))
-    assert probe.facts(cluster) == probe.Facts()
-    for where in ("auto", "knative", "standard", "two-services"):
-        with pytest.raises(BadInput, match="KServe"):
-            target_for(wanted(where=where), "churn", lambda: None, cluster).check()
+def test_a_cluster_without_kserve_fails_closed():
+    with pytest.raises(BadInput, match="KServe"):
+        chosen(Cluster(hidden={"InferenceService"}))
 
 
-def test_a_mechanism_that_is_asked_for_is_not_replaced_by_another(install: Callable[..., Cluster]) -> None:
-    target = target_for(wanted(where="standard"), "churn", lambda: None, install("v0.20.0"))
-    with pytest.raises(BadInput, match="cannot do a canary by standard: it lacks a KServe that writes the weights"):
-        target.check()
+def test_a_configuration_that_may_not_be_read_is_unknown_and_not_guessed():
+    cluster = Cluster(forbidden={"ConfigMap", "Deployment"})
+    assert (facts(cluster).version, facts(cluster).uses_gateway_api) == (None, None)
+    assert chosen(cluster) == "knative"
+    said = missing(cluster, "standard")
+    assert "it cannot be read" in said
+    assert "it is unknown" in said
 
 
-def test_a_schema_without_the_canary_field_is_noticed() -> None:
-    older = [kind for kind in KINDS if kind.kind != "InferenceService"]
-    isvc = next(kind for kind in KINDS if kind.kind == "InferenceService")
-    schema = json.loads(json.dumps(isvc.source()))
-    del schema["properties"]["spec"]["properties"]["canary"]
-    with ApiServer([*older, replace(isvc, source=lambda: schema)]) as old:
-        cluster = Cluster(old.client(), "default", patience_seconds=3)
-        assert not probe.facts(cluster).canary_field
-        missing = list(probe.lacking("standard", cluster, wanted(), probe.facts(cluster)))
-    assert "spec.canary in the schema of InferenceService" in missing
+def test_scale_to_zero_needs_knative():
+    deployment = parse_deployment({"autoscaling": {"min_replicas": 0}})
+    assert chosen(Cluster(mode="Standard"), deployment) == "knative"
+    assert "alone scales to zero" in missing(Cluster(mode="Standard"), "standard", deployment)
 
 
-def test_scaling_to_zero_needs_knative(install: Callable[..., Cluster]) -> None:
-    none = wanted(autoscaling={"min_replicas": 0})
-    assert type(target_for(none, "churn", lambda: None, install())) is Knative
-    with pytest.raises(BadInput, match="needs Knative mode"):
-        target_for(none.model_copy(update={"where": "standard"}), "churn", lambda: None, install()).check()
+def live(annotations=None, mode="", **spec):
+    document = {"metadata": {"name": "churn", "annotations": annotations or {}}, "spec": {"predictor": {}, **spec}}
+    return document | {"status": {"deploymentMode": mode}}
 
 
-@pytest.mark.parametrize("one", ["knative", "standard", "two-services"])
-def test_every_permission_that_is_missing_is_named_at_once(
-    server: ApiServer, install: Callable[..., Cluster], one: str
-) -> None:
-    cluster = install()
-    name = f"reader-{one}"
-    head: Plain = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": name}}
-    groups = [KSERVE, ROUTES, KNATIVE, "apps", ""]
-    rules = [{"apiGroups": groups, "resources": ["*"], "verbs": ["get", "list", "watch"]}]
-    cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})
-    cluster.apply(head | {"kind": "Role", "rules": rules})
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
-    subject = {"kind": "ServiceAccount", "name": name, "namespace": "default"}
-    cluster.apply(head | {"kind": "RoleBinding", "roleRef": reference, "subjects": [subject]})
-    reader = Cluster(server.client(f"default/{name}"), "default", patience_seconds=3)
-    with pytest.raises(BadInput) as error:
-        probe.require(one, reader, wanted(), None)
-    said = str(error.value)
-    assert "permission to patch, create, delete InferenceServices in default" in said
-    assert "permission to create Events in default" in said
-    assert ("permission to patch, create, delete HTTPRoutes in default" in said) == (one == "two-services")
-    if one == "standard":  # and what of KServe may not be read counts as missing, not as there
-        assert "enableGatewayApi: true in KServe's configuration (it cannot be read)" in said
-        assert "it is unknown" in said
+@pytest.mark.parametrize("part", ["transformer", "explainer"])
+def test_a_canary_of_a_service_with_a_transformer_or_explainer_is_refused(part):
+    """Weights for their rules were wrong until a recent fix, and no release is known to have it."""
+    for one in ("standard", "two-services"):
+        assert "without transformer" in missing(Cluster(mode="Standard"), one, live=live(**{part: {}}))
+    require("knative", Cluster(), ANY, live(**{part: {}}))
 
 
-def test_a_service_made_in_the_other_mode_or_that_kserve_does_not_update_is_refused(
-    install: Callable[..., Cluster],
-) -> None:
-    live: Plain = {
-        "metadata": {"name": "churn", "annotations": {"serving.kserve.io/disable-auto-update": "true"}},
-        "spec": {"predictor": {}, "transformer": {"containers": [{"name": "t"}]}},
-        "status": {"deploymentMode": "Serverless"},
-    }
-    with pytest.raises(BadInput) as error:
-        probe.require("standard", install(), wanted(), live)
-    said = str(error.value)
-    assert "without transformer and explainer (churn has one" in said
-    assert "disable-auto-update" in said
-    assert "churn is in Knative mode, which cannot be changed" in said
-    live["metadata"]["annotations"] = {}
-    probe.require("knative", install(mode="Knative"), wanted(), live)
+def test_a_service_that_kserve_was_told_to_leave_alone_is_refused():
+    """With disable-auto-update KServe ignores every change while the service is ready: ours too."""
+    service = live({"serving.kserve.io/disable-auto-update": "true"})
+    assert "disable-auto-update" in missing(Cluster(), "knative", live=service)
 
 
-def test_an_api_server_that_is_away_is_not_a_cluster_that_cannot(server: ApiServer) -> None:
-    hasty = Cluster(server.client(), "default", patience_seconds=0.5)
-    with server.away(), pytest.raises(Unreachable):
-        probe.facts(hasty)
+def test_a_service_made_in_the_other_mode_is_refused_since_the_mode_cannot_be_changed():
+    assert "in Standard mode" in missing(Cluster(), "knative", live=live(mode="RawDeployment"))
+    assert "in Knative mode" in missing(Cluster(mode="Standard"), "standard", live=live(mode="Serverless"))
 
 
-def test_the_gateway_of_the_deployment_comes_before_the_cluster_s(install: Callable[..., Cluster]) -> None:
-    found = probe.facts(install())
-    assert probe.gateway_of(wanted(), found) == ("kserve", "kserve-ingress-gateway")
-    assert probe.gateway_of(wanted(gateway="edge/public"), found) == ("edge", "public")
+def test_older_versions_have_other_names_for_the_modes():
+    assert facts(Cluster(version="v0.15.2")).mode_name("Standard") == "RawDeployment"
+    assert facts(Cluster(version="v0.21.0")).mode_name("Standard") == "Standard"
+
+
+def test_each_mechanism_has_its_target():
+    for where in ("knative", "standard", "two-services"):
+        target = target_for(parse_deployment({"where": where}), "churn", lambda: None, Cluster())
+        assert target.mechanism == where
+    assert target.hostname == "churn.models.example.com"
+
+
+def test_permissions_are_those_that_the_mechanism_uses():
+    kinds = {one: {kind.kind for kind, _ in probe._permissions(one)} for one in ("knative", "standard", "two-services")}
+    assert "Revision" in kinds["knative"]
+    assert "HTTPRoute" in kinds["standard"] & kinds["two-services"]
+    verbs = dict(probe._permissions("two-services"))[api.HTTP_ROUTE]
+    assert {"patch", "create", "delete"} <= set(verbs)

@@ -218,7 +218,7 @@ def require(
 def _obstacles(one: str, live: Plain | None) -> Iterator[str]:
     """What about the service itself stands in the way."""
     name = at(live, "metadata.name")
-    if one != "knative" and any(at(live, f"spec.{part}") for part in ("transformer", "explainer")):
+    if one != "knative" and any(at(live, f"spec.{part}") is not None for part in ("transformer", "explainer")):
         # KServe puts the canary into the rules of these two too; no version is known to do it right.
         yield f"a service without transformer and explainer ({name} has one, and its requests would pass it by)"
     if (at(live, "metadata.annotations") or {}).get(_NO_UPDATES) == "true":
