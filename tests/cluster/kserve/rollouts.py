@@ -40,7 +40,8 @@ QUICK: dict[str, Any] = {
     "min_requests": 40,
     "max_seconds": 40,
     "max_down_seconds": 1,
-    "slo": {"error_rate_margin": 0.05, "slow_share_margin": 0.2, "prediction_shift": 0.5, "latency_slack_ms": 200},
+    # So that little evidence is enough, on a busy machine too: these tests are not about the judge.
+    "slo": {"false_rollback_rate": 0.2, "error_rate_margin": 0.05, "slow_share_margin": 0.01, "latency_slack_ms": 200},
 }
 
 
