@@ -16,10 +16,11 @@ other name; and host names ``{service}-{namespace}.DOMAIN``, hence the other for
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 from components.cluster.api import HTTP_ROUTE, INFERENCE_SERVICE, Cluster
-from components.errors import BadInput, Changed
+from components.errors import BadInput, Changed, NotReady
 from components.rollout.deployment import Deployment
 from components.rollout.document import OURS, startup_probe
 from components.rollout.release import Release
@@ -141,7 +142,7 @@ class TwoServices(KServe):
         """Start a release in the free slot with one server and no share."""
         slot = self._slot_of(release) or self._free()
         other = self._other(slot)
-        if self._live(other) is None:
+        if self._kept(other) is None:
             if self._slot_of(release) is None:
                 self.deploy(release)
         else:
@@ -155,7 +156,7 @@ class TwoServices(KServe):
         refuse_percent(percent)
         slot = self._staged(release)
         other = self._other(slot)
-        champion = self._live(other)
+        champion = self._kept(other)
         if champion is None:
             return  # promoted already
         size = max(at(champion, "spec.predictor.minReplicas") or 1, 1)
@@ -165,7 +166,7 @@ class TwoServices(KServe):
     def promote(self, release: Release) -> None:
         """All of the route, then the end of the other slot, then the release's own number of servers."""
         slot = self._staged(release)
-        if self._live(self._other(slot)) is not None:
+        if self._kept(self._other(slot)) is not None:
             self.shift(release, 100)
         self._alone(release, slot)
 
@@ -188,7 +189,7 @@ class TwoServices(KServe):
     def look(self, stable: Release | None, candidate: Release, percent: int) -> Sight:
         """The route and both slots."""
         route = self.cluster.get(HTTP_ROUTE, self.route_name)
-        slot, before = self._slot_of(candidate), self._slot_of(stable) if stable else None
+        slot, before = self._shown(candidate), self._shown(stable) if stable else None
         if route is None or slot is None:
             gone = f"the HTTPRoute {self.route_name}" if route is None else f"version {candidate.version}"
             return Sight(0, self._of(before), self._of(slot), f"{gone} is gone")
@@ -222,11 +223,30 @@ class TwoServices(KServe):
         return f"http://{slot}-predictor.{self.cluster.namespace}.svc.cluster.local"
 
     def _slot_of(self, release: Release) -> str | None:
+        """The slot that a release is kept in."""
+        return self._serving(release, self._kept)
+
+    def _shown(self, release: Release) -> str | None:
+        """The slot that a release is seen in, on its way out or not; asks no repository."""
+        return self._serving(release, self._live)
+
+    def _serving(self, release: Release, look: Callable[[str], Plain | None]) -> str | None:
         for slot in self.slots:
-            live = self._live(slot)
+            live = look(slot)
             if live is not None and serves(live["spec"]["predictor"], release):
                 return slot
         return None
+
+    def _kept(self, slot: str) -> Plain | None:
+        """The InferenceService in a slot; None for one on its way out, which finalizers or GitOps may leave for long.
+
+        Traffic that is given back to such a one is lost as soon as it is gone.
+        """
+        live = self._live(slot)
+        if live is None or live["metadata"].get("deletionTimestamp"):
+            return None
+        gone = not self.applier.direct and self.applier.current(INFERENCE_SERVICE, slot) is None
+        return None if gone else live
 
     def _staged(self, release: Release) -> str:
         slot = self._slot_of(release)
@@ -242,7 +262,7 @@ class TwoServices(KServe):
     def _free(self) -> str:
         """A slot that has no traffic: an empty one, or one left over from a rollout that was given up."""
         share = routes.shares(self.cluster.get(HTTP_ROUTE, self.route_name))
-        empty = (slot for slot in self.slots if self._live(slot) is None)
+        empty = (slot for slot in self.slots if self._kept(slot) is None)
         return next(empty, min(self.slots, key=lambda slot: share.get(f"{slot}-predictor", 0)))
 
     def _hold(self, slot: str) -> None:
@@ -264,6 +284,7 @@ class TwoServices(KServe):
             manifest["spec"]["predictor"]["minReplicas"] = servers
             _at_least(manifest["spec"]["predictor"], servers)
         workload = f"{slot}-predictor"
+        self._await_end(slot)
         self._apply(manifest)
         self._await(
             lambda live: (
@@ -274,10 +295,22 @@ class TwoServices(KServe):
             name=slot,
         )
 
+    def _await_end(self, slot: str) -> None:
+        """Wait until what is being deleted is gone: it cannot be kept, and what is made of it would go too."""
+        live = self._live(slot)
+        if live is None or not live["metadata"].get("deletionTimestamp"):
+            return
+        seconds = self.deployment.ready_seconds
+        if not self.cluster.wait(INFERENCE_SERVICE, slot, lambda now: now is None or None, seconds):
+            raise NotReady(
+                f"The InferenceService {slot} is being deleted and was not gone within {seconds:.0f} s: look at its "
+                "finalizers."
+            )
+
     def _alone(self, release: Release, slot: str) -> None:
         """All traffic for one slot, the end of the other one, then the release's own number of servers."""
         self._send({slot: 100})
-        if self._live(self._other(slot)) is not None:
+        if self._kept(self._other(slot)) is not None:
             self.applier.delete(INFERENCE_SERVICE, self._other(slot))
         self._apply(self.manifest(release, slot))
 
