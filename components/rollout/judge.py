@@ -274,6 +274,8 @@ def _decide(
     words: Callable[[Comparison], str],
 ) -> Check:
     """Weigh one signal's comparisons."""
+    if not all(math.isfinite(one.excess()) for one in compared):
+        return _unclear(signal, stable, canary, "some of its counts are not numbers")
     evidence, most = weigh(compared, trial.share, trial.level, trial.discount)
     needed = _needed(signal, compared, trial)
     bound = math.nan
@@ -299,10 +301,10 @@ def _needed(signal: str, compared: Sequence[Comparison], trial: _Trial) -> int:
     harm, least = _HARMS[signal], min(compared, key=lambda one: one.part)
     margin = max(one.margin for one in compared)
     stable = harm.share if harm.share >= 0 else least.stable_share()
-    canary = min(stable + max(harm.margins * margin, margin + harm.least), 1.0)
+    above = max(harm.margins * margin, margin + harm.least)
     fixed = least.stable_n if trial.fixed else 0.0
     level = trial.level - math.log(least.part)
-    return requests_needed(stable, canary, margin, trial.share, fixed if least.stable_n else -1.0, level)
+    return requests_needed(stable, above, margin, trial.share, fixed if least.stable_n else -1.0, level)
 
 
 def _unclear(signal: str, stable: float, canary: float, reason: str) -> Check:

@@ -56,7 +56,7 @@ def difference_at_least(compared: Comparison, share: float, level: float, discou
 
 
 def requests_needed(
-    stable_share: float, canary_share: float, margin: float, share: float, stable_n: float, level: float
+    stable_share: float, above: float, margin: float, share: float, stable_n: float, level: float
 ) -> int:
     """How many of the challenger's requests it takes to find such shares with a probability of about 80 %.
 
@@ -65,20 +65,21 @@ def requests_needed(
 
     Args:
         stable_share: the champion's.
-        canary_share: the challenger's.
-        margin: what it may be above the champion's.
+        above: how far the challenger's is above it.
+        margin: how far it may be.
         share: the challenger's share of both versions' requests; 0 for not known, then it is taken to be a half.
         stable_n: requests of the champion where that number is fixed; 0 where it grows with the challenger's; negative
             for no champion.
         level: the log evidence that decides.
     """
-    return _needed(_rounded(stable_share), canary_share, margin, share, _rounded(stable_n), round(level, 3))
+    return _needed(_rounded(stable_share), above, margin, round(share, 3), _rounded(stable_n), round(level, 3))
 
 
 @lru_cache(maxsize=4096)
-def _needed(s: float, c: float, margin: float, share: float, stable_n: float, level: float) -> int:
+def _needed(s: float, above: float, margin: float, share: float, stable_n: float, level: float) -> int:
     import numpy as np
 
+    c = min(s + above, 1.0)
     n = np.array(_COUNTS, dtype=float)
     x = np.clip(n * c - _POWER_SIGMAS * np.sqrt(n * c * (1 - c)), 0, n)
     if stable_n < 0:
