@@ -99,16 +99,23 @@ def test_a_promotion_never_has_fewer_servers_than_the_traffic_needs_and_restarts
 
 
 def test_a_rollback_takes_the_traffic_first_and_the_canary_last(bench):
-    one, stable, candidate = two(bench, servers=2, autoscaler="none")
-    one.target.stage(candidate)
-    one.target.shift(candidate, 50)
+    """The autoscaler has given the champion three servers for its load: as many are there at every moment."""
+    one = bench(autoscaling={"min_replicas": 1, "max_replicas": 4})
+    stable, candidate = one.release("1"), one.release("2")
+    one.target.deploy(stable)
+    one.person(lambda now: now["spec"].__setitem__("replicas", 3), ONE, "autoscaler", "Deployment")
+    eventually(lambda: one.target.look(None, stable, 100).canary.ready == 3)
     with one.client(per_second=100) as client, Capacity(one) as capacity:
+        one.target.stage(candidate)
+        one.target.shift(candidate, 50)
+        assert one.live()["spec"]["predictor"]["minReplicas"] == 3 + 2
+        assert one.live()["spec"]["canary"][0]["predictor"]["minReplicas"] == 2
         one.killed_at_every_write("roll_back", stable, candidate)
         assert answered_by(client) == {ONE}
         assert client.failed == []
-    assert capacity.least >= 2
-    assert "canary" not in one.live()["spec"]
-    assert one.live()["spec"]["predictor"]["minReplicas"] == 2
+    assert capacity.least >= 3
+    spec = one.live()["spec"]
+    assert (spec["predictor"]["minReplicas"], spec["predictor"]["maxReplicas"], "canary" in spec) == (1, 4, False)
     generation = one.live()["metadata"]["generation"]
     one.target.roll_back(stable, candidate)
     assert one.live()["metadata"]["generation"] == generation
