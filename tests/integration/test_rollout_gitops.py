@@ -1,6 +1,5 @@
 """Manifests through a real Git repository, and a rollout whose manifests something like Argo CD applies."""
 
-import json
 import stat
 import subprocess
 import threading
@@ -14,7 +13,7 @@ import pytest
 import yaml
 
 from components.cluster.api import HTTP_ROUTE, INFERENCE_SERVICE, Cluster
-from components.errors import BadInput, Changed, Lost, Unreachable
+from components.errors import BadInput, Changed, Lost
 from components.rollout.deployment import Deployment, GitOps
 from components.rollout.releases import release
 from components.rollout.targets.choose import target_for
@@ -101,36 +100,6 @@ def log(repository: Path, branch: str = "main") -> list[str]:
     return git("log", "--format=%an: %s", branch, at=repository).splitlines()
 
 
-def test_a_manifest_is_committed_and_pushed_also_to_an_empty_repository(repository):
-    ours = applier(repository)
-    assert ours.current(INFERENCE_SERVICE, SERVICE) is None
-    ours.apply(manifest(0))
-    assert lies(repository) == manifest(0)
-    ours.apply(manifest(0))  # what lies there already is not committed again
-    assert log(repository) == ["sluiceway: sluiceway: InferenceService churn"]
-    ours.apply(manifest())
-    assert applier(repository).current(INFERENCE_SERVICE, SERVICE) == manifest()
-    ours.delete(INFERENCE_SERVICE, SERVICE)
-    ours.delete(INFERENCE_SERVICE, SERVICE)
-    assert lies(repository) is None
-    assert log(repository)[0] == "sluiceway: sluiceway: InferenceService churn ends"
-    assert len(log(repository)) == 3
-
-
-def test_a_branch_that_is_not_there_is_made_from_the_default_one(repository, ana):
-    ana("README.md", "hello")
-    applier(repository, branch="serving").apply(manifest())
-    assert lies(repository, "serving") == manifest()
-    assert log(repository, "serving")[1] == "Ana: Tune it"
-    assert lies(repository) is None
-
-
-def test_the_name_of_git_s_own_settings_is_used(repository, tmp_path):
-    (tmp_path / "gitconfig").write_text("[user]\nname = Release Robot\nemail = robot@example.com\n")
-    applier(repository).apply(manifest())
-    assert log(repository) == ["Release Robot: sluiceway: InferenceService churn"]
-
-
 @pytest.fixture
 def in_between(tmp_path) -> Callable[[Callable[[], None]], Iterator[None]]:
     """Has something happen once between our fetch and our push, by a hook of Git's own."""
@@ -202,24 +171,6 @@ def test_who_has_lost_the_service_pushes_nothing(repository):
     assert not _has(repository, "main")
 
 
-def test_a_repository_that_is_not_there_is_one_sentence(tmp_path):
-    with pytest.raises(Unreachable, match=r"git cannot work with .*nowhere") as error:
-        applier(tmp_path / "nowhere").apply(manifest())
-    assert "\n" not in str(error.value)
-
-
-def test_without_a_repository_files_are_written_to_the_folder(tmp_path):
-    folder = tmp_path / "out" / "live"
-    ours = GitOpsApplier(GitOps(folder=str(folder)), lambda: None)
-    ours.apply(manifest(10))
-    assert yaml.safe_load((folder / FILE).read_text()) == manifest(10)
-    (folder / FILE).write_text((folder / FILE).read_text())
-    ours.apply(manifest())
-    assert ours.current(INFERENCE_SERVICE, SERVICE) == manifest()
-    ours.delete(INFERENCE_SERVICE, SERVICE)
-    assert list(folder.iterdir()) == []
-
-
 class Argo(threading.Thread):
     """What Argo CD does, as far as it matters: applies what a folder of the branch says, and prunes what is gone."""
 
@@ -285,14 +236,11 @@ def in_namespace(api_server, where: str, gitops: GitOps) -> tuple[Cluster, Deplo
     return cluster, Deployment(where=where, namespace=namespace, ready_seconds=15, gitops=gitops)
 
 
-@pytest.mark.parametrize("with_repository", [True, False], ids=["branch", "folder"])
-def test_a_rollout_runs_through_while_another_tool_applies(
-    simulation, api_server, repository, tmp_path, with_repository
-):
+def test_a_rollout_runs_through_while_another_tool_applies(simulation, api_server, repository, tmp_path):
     folder = tmp_path / "manifests"
-    gitops = GitOps(folder="live", repository=str(repository)) if with_repository else GitOps(folder=str(folder))
+    gitops = GitOps(folder="live", repository=str(repository))
     cluster, deployment = in_namespace(api_server, "knative", gitops)
-    argo = Argo(api_server.client(), cluster.namespace, repository if with_repository else None, folder)
+    argo = Argo(api_server.client(), cluster.namespace, repository, folder)
     argo.start()
     target: Any = target_for(deployment, SERVICE, lambda: None, cluster)
     target.tick = 0.05
@@ -328,14 +276,12 @@ def test_a_rollout_runs_through_while_another_tool_applies(
         assert cluster.list(HTTP_ROUTE) == []
     finally:
         argo.stop()
-    if with_repository:
-        assert all(line == "sluiceway: sluiceway: InferenceService churn" for line in log(repository)[1:])
+    assert all(line == "sluiceway: sluiceway: InferenceService churn" for line in log(repository)[1:])
 
 
-@pytest.mark.parametrize("where", ["standard", "two-services"])
-def test_the_mechanisms_with_routes_run_through_too(simulation, api_server, tmp_path, where):
+def test_two_services_run_through_a_folder_whose_tool_prunes_late(simulation, api_server, tmp_path):
     folder = tmp_path / "manifests"
-    cluster, deployment = in_namespace(api_server, where, GitOps(folder=str(folder)))
+    cluster, deployment = in_namespace(api_server, "two-services", GitOps(folder=str(folder)))
     argo = Argo(api_server.client(), cluster.namespace, None, folder)
     argo.start()
     target: Any = target_for(deployment, SERVICE, lambda: None, cluster)
@@ -374,11 +320,3 @@ def test_git_that_is_not_installed_is_one_sentence(repository, monkeypatch, tmp_
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BadInput, match="needs the program git"):
         applier(repository).apply(manifest())
-
-
-def test_what_is_written_is_plain_yaml_without_what_the_api_server_adds(repository):
-    applier(repository).apply(manifest(5))
-    text = git("show", f"main:live/{FILE}", at=repository)
-    assert json.loads(json.dumps(yaml.safe_load(text))) == manifest(5)
-    assert "managedFields" not in text
-    assert "status" not in text
