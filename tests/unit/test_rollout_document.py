@@ -123,7 +123,7 @@ def test_the_serving_runtime_fits_its_schema():
         pytest.skip("no CRDs beside the project")
     from jsonschema import Draft202012Validator
 
-    crd = yaml.safe_load((SCHEMAS / "serving.kserve.io_servingruntimes.yaml").read_text())
+    crd = yaml.load((SCHEMAS / "serving.kserve.io_servingruntimes.yaml").read_text(), Loader=yaml.CSafeLoader)
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     from components.rollout.validation import strict
 

@@ -177,7 +177,7 @@ def test_the_clusters_own_schema_is_asked_where_it_publishes_one():
 def test_the_schema_that_is_shipped_is_that_of_the_crd():
     if SCHEMAS is None:
         pytest.skip("no CRDs beside the project")
-    crd = yaml.safe_load((SCHEMAS / "serving.kserve.io_inferenceservices.yaml").read_text())
+    crd = yaml.load((SCHEMAS / "serving.kserve.io_inferenceservices.yaml").read_text(), Loader=yaml.CSafeLoader)
     theirs = next(version for version in crd["spec"]["versions"] if version["name"] == "v1beta1")
     assert _undescribed(theirs["schema"]["openAPIV3Schema"]) == json.loads(
         gzip.decompress(validation._SHIPPED.read_bytes())
