@@ -12,11 +12,13 @@ import sys
 import time
 from pathlib import Path
 
-BENCHES = ("road", "sklearn_overhead", "torch_training", "frameworks")
+BENCHES = ("road", "sklearn_overhead", "torch_training", "frameworks", "judge")
 PACKAGES = (
     "kfp",
     "mlflow",
     "kserve",
+    "numpy",
+    "scipy",
     "scikit-learn",
     "torch",
     "tensorflow",
