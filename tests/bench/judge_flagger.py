@@ -3,8 +3,8 @@
 As in Flagger's controller (pkg/controller/scheduler.go, scheduler_metrics.go; defaults from its documentation, "how it
 works"): every minute the share of requests without a 5xx status in the last minute must be at least 99 % and the 99th
 percentile of latency at most 500 ms; no request is a failed check. A check that passes raises the weight by 5 % up to
-50 %, then promotes; one that fails adds to a count that never falls. When a minute begins with the count at the threshold,
-the challenger is rolled back.
+50 %, then promotes; one that fails adds to a count that never falls. When a minute begins with the count at the
+threshold, the challenger is rolled back.
 """
 
 from dataclasses import dataclass, replace

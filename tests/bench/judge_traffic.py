@@ -121,7 +121,7 @@ def offline(rng: np.random.Generator, world: World, rows: int) -> tuple[dict[str
 
 @dataclass(frozen=True)
 class Replayed:
-    """Held-out rows that come in turn: the bin of each row by both versions, which differ as models of one quality do."""
+    """Held-out rows that come in turn: the bin of each by both versions, which differ as models of one quality do."""
 
     stable: np.ndarray
     canary: np.ndarray
