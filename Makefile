@@ -10,16 +10,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help run test demo bench compile lint golden docs clean stop
+.PHONY: help run test test-cluster cluster-named demo bench compile lint golden docs clean stop
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/run.stamp ## train on real data and deploy the model on this machine
 	@$(BIN)/sluiceway run train-and-deploy
 
 test: $(VENV)/test.stamp ## run every test
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test-cluster: cluster-named $(VENV)/test.stamp ## run the Kubernetes tests against a real cluster, in namespaces of their own: KUBECONFIG=path
+	@SLUICEWAY_TEST_KUBECONFIG="$(abspath $(KUBECONFIG))" $(BIN)/python -m pytest -m cluster
+
+cluster-named:
+	@test -n "$(KUBECONFIG)" || { echo "Name the cluster: make test-cluster KUBECONFIG=path/to/kubeconfig" >&2; exit 1; }
 
 demo: $(VENV)/run.stamp ## the story in four acts: promoted, promoted, blocked, rolled back
 	@$(BIN)/sluiceway demo

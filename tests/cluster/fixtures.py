@@ -132,9 +132,23 @@ def account(api_server: ApiServer | RealServer, cluster: Cluster) -> Callable[[l
         cluster.create(head | {"kind": "Role", "rules": rules})
         cluster.create(head | {"kind": "RoleBinding", "roleRef": reference, "subjects": [subject]})
         client = api_server.client(f"{cluster.namespace}/{name}")
+        _await_permitted(client, cluster.namespace, rules[0])
         return Cluster(client, cluster.namespace, patience_seconds=PATIENCE)
 
     return make
+
+
+def _await_permitted(client: "ApiClient", namespace: str, rule: Plain) -> None:
+    """A real server takes note of a new Role a moment later."""
+    from kubernetes.client import AuthorizationV1Api
+
+    asked = {"namespace": namespace, "verb": rule["verbs"][0], "group": rule["apiGroups"][0]}
+    asked |= {"resource": rule["resources"][0], "name": rule.get("resourceNames", [""])[0]}
+    review = {"spec": {"resourceAttributes": asked}}
+    deadline = time.monotonic() + 5
+    while not AuthorizationV1Api(client).create_self_subject_access_review(review).status.allowed:
+        assert time.monotonic() < deadline, "the Role has no effect"
+        time.sleep(0.05)
 
 
 def refused(call: Callable[[], object]) -> bool:

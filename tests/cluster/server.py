@@ -222,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._begin_stream()
             self._line({"type": "ERROR", "object": status(410, "too old resource version", "Expired")})
             self._end_stream()
-        return fault.how in ("lose", "cut")
+        return fault.how in ("lose", "cut", "mute")
 
     def _still(self, seconds: float) -> None:
         end, cuts = time.monotonic() + seconds, self.api.watches_cut
@@ -406,6 +406,10 @@ class _Handler(BaseHTTPRequestHandler):
         )
         self._begin_stream()
         for event in watch.events(self.api.storage):
+            if fault is not None and fault.how == "mute":
+                self._line(event)
+                self._still(fault.seconds)
+                raise _Dropped
             if fault is not None:  # the connection breaks in the middle of the first event
                 self.wfile.write(b"%x\r\n" % 1000 + json.dumps(event).encode()[:40])
                 raise _Dropped

@@ -293,12 +293,14 @@ class TestWait:
         assert cluster.wait(CONFIG_MAP, "iris", done, 5)
         assert versions == ["1", "2"]
 
+    @pytest.mark.parametrize("silence", ["hang", "mute"], ids=["from the start", "after an event"])
     def test_a_server_that_keeps_a_silent_connection_open_does_not_hold_it_up(
-        self, fake: ApiServer, cluster: Cluster
+        self, fake: ApiServer, cluster: Cluster, silence: str
     ) -> None:
-        fake.faults.add("hang", method="WATCH", times=9)
+        fake.faults.add(silence, method="WATCH", times=9)
+        later(0.6, cluster.apply, config_map(a="1"))
         began = time.monotonic()
-        assert cluster.wait(CONFIG_MAP, "iris", lambda _found: None, 0.8) is None
+        assert cluster.wait(CONFIG_MAP, "iris", lambda _found: None, 0.9) is None
         assert time.monotonic() - began < 1.3
 
     def test_a_server_that_is_away_for_longer_than_our_patience_ends_it(
@@ -323,20 +325,17 @@ def _away_for(server: ApiServer, seconds: float) -> None:
 
 class TestPatience:
     @pytest.mark.parametrize(
-        "fault",
+        ("verb", "fault"),
         [
-            {"how": "answer", "code": 410},
-            {"how": "answer", "code": 500, "times": 2},
-            {"how": "answer", "code": 502},
-            {"how": "answer", "code": 503, "times": 2},
-            {"how": "answer", "code": 504},
-            {"how": "drop", "times": 2},
-            {"how": "cut"},
-            {"how": "lose"},
+            *((verb, {"how": "lose"}) for verb in ("create", "apply", "replace", "delete")),
+            *((verb, {"how": "drop"}) for verb in ("get", "list", "create", "apply", "replace", "delete")),
+            *(("apply", {"how": "answer", "code": code}) for code in (410, 500, 502, 503, 504)),
+            ("get", {"how": "answer", "code": 503, "times": 2}),
+            ("list", {"how": "cut"}),
+            ("replace", {"how": "cut"}),
         ],
         ids=str,
     )
-    @pytest.mark.parametrize("verb", ["get", "list", "create", "apply", "replace", "delete"])
     def test_what_passes_is_waited_out(self, fake: ApiServer, cluster: Cluster, verb: str, fault: Plain) -> None:
         made = cluster.create(config_map(a="1"))
         methods = {
