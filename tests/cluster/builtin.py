@@ -42,6 +42,7 @@ _KEYS = {
     ("V1ServiceAccount", "secrets"): ("name",),
     ("V2HorizontalPodAutoscalerStatus", "conditions"): ("type",),
 }
+_KEYS |= {("V1EphemeralContainer", name): keys for (owner, name), keys in _KEYS.items() if owner == "V1Container"}
 _SETS = {("V1ObjectMeta", "finalizers"), ("V1NodeSpec", "podCIDRs")}
 _LEAVES = {
     "V1LabelSelector",
@@ -56,6 +57,7 @@ _LEAVES = {
     "V1NodeSelectorTerm",
     "V1OwnerReference",
     "V1RoleRef",
+    "RbacV1Subject",
 }
 _LEAF_MAPS = {("V1PodSpec", "nodeSelector"), ("V1ServiceSpec", "selector")}
 _DEFAULTS: dict[tuple[str, str], Any] = {

@@ -59,20 +59,21 @@ def _root(spec: Schema, status: Schema, required: tuple[str, ...] = ()) -> Schem
     return thing(required, apiVersion=STRING, kind=STRING, metadata={"type": "object"}, spec=spec, status=status)
 
 
-def _condition(*required: str) -> Schema:
+def _condition(*required: str, **more: Schema) -> Schema:
     return thing(
         required,
         type=STRING,
         status=one_of("True", "False", "Unknown"),
         reason=STRING,
         message=STRING,
-        severity=STRING,
         lastTransitionTime=STRING,
-        observedGeneration=INTEGER,
+        **more,
     )
 
 
-_GATEWAY_CONDITIONS = several(_condition("type", "status", "reason", "message", "lastTransitionTime"), "type", most=8)
+_GATEWAY_CONDITIONS = several(
+    _condition("type", "status", "reason", "message", "lastTransitionTime", observedGeneration=INTEGER), "type", most=8
+)
 
 
 def _route() -> Schema:
@@ -226,7 +227,7 @@ def _knative_pod() -> Schema:
 
 
 _KNATIVE_STATUS: dict[str, Schema] = {
-    "conditions": {"type": "array", "items": _condition("type", "status")},
+    "conditions": {"type": "array", "items": _condition("type", "status", severity=STRING)},
     "annotations": {"type": "object", "additionalProperties": STRING},
     "observedGeneration": INTEGER,
 }
