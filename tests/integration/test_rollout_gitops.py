@@ -179,7 +179,6 @@ class Argo(threading.Thread):
         self._client, self._namespace, self._repository, self._folder = client, namespace, repository, folder
         self._applied: dict[str, Plain] = {}
         self._over = threading.Event()
-        self.errors: list[str] = []
 
     def run(self) -> None:
         while not self._over.wait(0.1):
@@ -199,7 +198,10 @@ class Argo(threading.Thread):
             git("fetch", "--quiet", "origin", "main", at=folder)
             git("reset", "--quiet", "--hard", "FETCH_HEAD", at=folder)
             folder = folder / "live"
-        there = {path.name: yaml.safe_load(path.read_text()) for path in folder.glob("*.yaml")}
+        try:
+            there = {path.name: yaml.safe_load(path.read_text()) for path in folder.glob("*.yaml")}
+        except FileNotFoundError:
+            return  # taken away between the two: the next look sees it
         for name, one in there.items():
             if self._applied.get(name) != one:
                 self._call("PATCH", one)
