@@ -18,6 +18,7 @@ from components.rollout.ledger import Phase
 from components.rollout.place import place_for
 from components.rollout.plan import RolloutPlan, parse_plan
 from components.rollout.releases import release
+from components.rollout.report import timeline_page
 from components.rollout.run import Request, roll_out
 from components.rollout.settle import decided_by, settle
 from components.rollout.store import Command
@@ -249,6 +250,22 @@ def test_a_persons_change_is_left_as_it_is(home, bundles):
     assert result.outcome == "halted"
     assert "35 instead of 20" in result.reason
     assert client.read(home, SERVICE)["spec"]["predictor"]["canaryTrafficPercent"] == 35
+
+
+def test_a_clock_that_is_set_back_in_the_middle_changes_nothing(home, bundles, monkeypatch):
+    place, now, began = staged(bundles), time.time, time.monotonic()
+    # An hour back from the second second on, and a week back from the fourth.
+    back = ((4, 7 * 24 * 3600), (2, 3600), (0, 0))
+    monkeypatch.setattr(
+        time, "time", lambda: now() - next(less for since, less in back if time.monotonic() - began >= since)
+    )
+    result = roll_out(place, request(steps=[20, 50, 100], min_seconds=2), quiet)
+    record = place.store.load()
+    assert (result.outcome, champion()) == ("promoted", "2")
+    times = [event.time for event in record.events]
+    assert times != sorted(times), "the clock was not set back while it ran"
+    assert 0 < record.total_seconds < 60
+    assert "promoted" in timeline_page(record)
 
 
 def test_never_back_onto_a_champion_that_has_died(home, bundles):
