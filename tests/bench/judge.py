@@ -19,7 +19,7 @@ from tests.bench.judge_traffic import Replayed, Version, World, offline, traffic
 
 PLAN = RolloutPlan()
 _CHUNK = 25
-_HELD_OUT, _BEFORE = 1000, 4000
+_HELD_OUT, _SCRAPES_BEFORE = 1000, 100
 _RATE = 0.01
 
 EQUAL = {
@@ -27,7 +27,7 @@ EQUAL = {
     "no errors at all": World(stable=Version(errors=0.0), canary=Version(errors=0.0)),
     "bursts of traffic, latency and errors that hit both": World(bursts=True),
     "error rates that change by the scrape, for each version by itself": World(uneven=True),
-    "little traffic: 20 requests per scrape": World(requests=20),
+    "little traffic: 4 requests to the challenger per scrape at 10 %": World(requests=40),
     "90 held-out rows in turn, models that differ": World(requests=50, rows=90),
 }
 HARMED = {
@@ -68,16 +68,16 @@ def rollouts(world: World, count: int, seed: int, plan: RolloutPlan = PLAN, scra
     waiting, done, requests = list(range(count)), {}, [0] * count
     replayed = [Replayed.draw(rng, world.rows) for _ in range(count)] if world.rows else []
     expected = [one.offline() for one in replayed] or [offline(rng, world, _HELD_OUT) for _ in range(count)]
-    before, _ = traffic(rng, replace(world, requests=_BEFORE / 20), 0.0, (count, 20))
+    before, _ = traffic(rng, world, 0.0, (count, _SCRAPES_BEFORE))
     for step in plan.steps:
         counts = [] if replayed else traffic(rng, world, step / 100, (len(waiting), scrapes))
         advanced = []
         for place, one in enumerate(waiting):
-            context = Context(step, before.arm(one, 19), *expected[one])
+            context = Context(step, before.arm(one, _SCRAPES_BEFORE - 1), *expected[one])
             if replayed:
                 own = replayed[one].traffic(rng, int(world.requests), step / 100, scrapes)
-                back, _ = replayed[one].traffic(rng, _BEFORE, 0.0, 1)
-                end = _step(own, 0, plan, replace(context, baseline=back.arm(0, 0)))
+                back, _ = replayed[one].traffic(rng, int(world.requests), 0.0, _SCRAPES_BEFORE)
+                end = _step(own, 0, plan, replace(context, baseline=back.arm(0, _SCRAPES_BEFORE - 1)))
             else:
                 end = _step(counts, place, plan, context)
             requests[one] += end.requests
@@ -117,12 +117,11 @@ def measure(count: int = 1000) -> str:
             chunks = -(-number // _CHUNK)
             return [pool.submit(rollouts, world, _CHUNK, seed, PLAN, scrapes) for seed in range(chunks)]
 
-        equal = {name: simulate(world, count, 1200 if world.requests < 50 else 240) for name, world in EQUAL.items()}
-        harmed = {name: simulate(World(canary=version), count // 2) for name, version in HARMED.items()}
+        equal = {name: simulate(world, count, 500 if world.requests < 50 else 240) for name, world in EQUAL.items()}
+        harmed = {name: simulate(World(canary=version), count // 3) for name, version in HARMED.items()}
         errors = Version(errors=0.05)
         speed = {
-            rate: simulate(World(5 * rate, canary=errors), count // 4, 1200 if rate < 50 else 240)
-            for rate in PER_SECOND
+            rate: simulate(World(5 * rate, canary=errors), count // 5, 500 if rate < 50 else 240) for rate in PER_SECOND
         }
         flagger = {rate: pool.submit(_flagger, rate, errors) for rate in PER_SECOND}
         others = {name: pool.submit(_flagger, 50, version) for name, version in HARMED.items()}
@@ -140,9 +139,9 @@ def measure(count: int = 1000) -> str:
             ]
         )
     return (
-        f"## The judge, on simulated rollouts\n\n`python -m tests.bench judge`: {time.perf_counter() - began:.0f} s. Steps "
-        f"of 10, 50 and 100 %, the default plan, judged after every scrape, declared rate of false rollbacks "
-        f"{PLAN.slo.false_rollback_rate:.0%} per step.\n\n{text}"
+        f"## The judge, on simulated rollouts\n\n`python -m tests.bench judge`: {time.perf_counter() - began:.0f} s, "
+        f"with numpy {np.__version__}. Steps of 10, 50 and 100 %, the default plan, judged after every scrape, "
+        f"declared rate of false rollbacks {PLAN.slo.false_rollback_rate:.0%} per step.\n\n{text}"
     )
 
 
@@ -172,21 +171,21 @@ def _equal(found: dict[str, list[End]]) -> str:
     ]
     return (
         "Equal versions (goal: at most 1 % rolled back, over whole rollouts):\n\n"
-        "| traffic | rollouts | rolled back for harm | promoted | a step's time over | challenger's requests, median |\n"
+        "| traffic | rollouts | rolled back for harm | promoted | time over | challenger's requests, median |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(rows) + "\n"
     )
 
 
 def _harmed(found: dict[str, list[End]], flagger: dict[str, dict[str, float]]) -> str:
     rows = [
-        f"| {name} | **{_share(ends, Finding.HARM):.1%}** | {_share(ends, Finding.OK):.1%} | {_number(_median(ends))} | "
-        f"{flagger[name]['tuned found']:.1%} | {_number(flagger[name]['tuned median'])} |"
+        f"| {name} | **{_share(ends, Finding.HARM):.1%}** | {_share(ends, Finding.OK):.1%} | "
+        f"{_number(_median(ends))} | {flagger[name]['tuned found']:.1%} | {_number(flagger[name]['tuned median'])} |"
         for name, ends in found.items()
     ]
     return (
         "Harm (goal: found in at least 95 %), 200 requests per scrape, beside Flagger's rule at 50 requests per second "
         "with its threshold tuned to 1 % false rollbacks:\n\n"
-        "| the challenger's | found | promoted | challenger's requests until then, median | Flagger: found | until then |\n"
+        "| the challenger's | found | promoted | its requests until then, median | Flagger: found | until then |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(rows) + "\n"
     )
 
@@ -202,11 +201,12 @@ def _speed(found: dict[int, list[End]], flagger: dict[int, dict[str, float]]) ->
             f"**{_median(ends) / theirs['tuned median']:.2f}** |"
         )
     return (
-        "Errors 1 % to 5 %: challenger's requests until it is rolled back, median (goal: at most half of Flagger's at the "
-        "same rate of false rollbacks). Scrapes every 5 s; Flagger: 1 minute, success rate 99 %, p99 500 ms, weights of 5 "
-        f"to 50 %, threshold {judge_flagger.THRESHOLD} as documented, and tuned to at most 1 % false rollbacks:\n\n"
-        "| requests/s | judge: found | requests | default: false | found | requests | tuned threshold | false | found | "
-        "requests | judge over tuned |\n"
+        "Errors 1 % to 5 %: challenger's requests until it is rolled back, median (goal: at most half of Flagger's at "
+        "the same rate of false rollbacks). Scrapes every 5 s; Flagger: 1 minute, success rate 99 %, p99 500 ms, "
+        f"weights of 5 to 50 %, threshold {judge_flagger.THRESHOLD} as documented, and tuned to at most 1 % false "
+        "rollbacks:\n\n"
+        "| requests/s | judge: found | requests | default: false | found | requests | tuned threshold | false | found "
+        "| requests | judge over tuned |\n"
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(rows) + "\n"
     )
 

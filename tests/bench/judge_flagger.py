@@ -24,9 +24,8 @@ class Outcome:
     """What became of simulated rollouts.
 
     Attributes:
-        failed: failed checks when the rollout ended, had the threshold been infinite: (rollouts,).
-        requests: the challenger's requests up to and with each minute: (rollouts, minutes).
-        failures: failed checks up to and with each minute, likewise.
+        failures: failed checks up to and with each minute, had the threshold been infinite: (rollouts, minutes).
+        requests: the challenger's requests up to and with each minute, likewise.
         promoted: the minute in which it was promoted.
     """
 
