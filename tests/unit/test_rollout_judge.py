@@ -247,7 +247,7 @@ arms = st.builds(
     Arm,
     requests=small,
     errors=small,
-    latency=st.dictionaries(st.sampled_from(EDGES), small.map(float)),
+    latency=st.dictionaries(st.sampled_from(EDGES), st.integers(1, 50).map(float)),
     predictions=st.dictionaries(st.sampled_from(["a", "b"]), small.map(float)),
     restarts=small,
     compared=small,
