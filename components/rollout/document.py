@@ -152,6 +152,15 @@ def _probes(name: str) -> dict[str, Any]:
     }
 
 
+def readiness_probe(model: str) -> dict[str, Any]:
+    """Asks our server for a model by the name that it was told; the runtime's own asks for the service's."""
+    return {
+        "httpGet": {"path": f"/v2/models/{model}/ready", "port": SERVER_PORT},
+        "periodSeconds": _PROBE_SECONDS,
+        "timeoutSeconds": 3,
+    }
+
+
 def startup_probe(ready_seconds: float) -> dict[str, Any]:
     """Holds the other probes back while a large model's server starts; Knative refuses one, so its target has none."""
     return {

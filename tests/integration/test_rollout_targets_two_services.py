@@ -146,7 +146,9 @@ def test_a_staged_challenger_may_get_copies_of_requests(bench):
 def test_both_slots_call_the_model_by_the_services_name(bench):
     one, _stable, candidate = bench()
     for slot in one.target.slots:
-        assert f"--name={SERVICE}" in one.target.manifest(candidate, slot)["spec"]["predictor"]["model"]["args"]
+        model = one.target.manifest(candidate, slot)["spec"]["predictor"]["model"]
+        assert f"--name={SERVICE}" in model["args"]
+        assert model["readinessProbe"]["httpGet"]["path"] == f"/v2/models/{SERVICE}/ready"
     one.deployment = one.deployment.model_copy(update={"runtime": "mlflow"})
     one.target.deployment = one.deployment
     model = one.target.manifest(one.release("2"), f"{SERVICE}-canary")["spec"]["predictor"]["model"]

@@ -22,7 +22,7 @@ from typing import Any
 from components.cluster.api import HTTP_ROUTE, INFERENCE_SERVICE, Cluster
 from components.errors import BadInput, Changed, NotReady
 from components.rollout.deployment import Deployment
-from components.rollout.document import OURS, startup_probe
+from components.rollout.document import OURS, readiness_probe, startup_probe
 from components.rollout.release import Release
 from components.rollout.targets import kserve_routes as routes
 from components.rollout.targets.kserve import KServe, refuse_percent, refuse_scale_to_zero
@@ -96,6 +96,7 @@ class TwoServices(KServe):
         model, runtime = predictor["model"], self.deployment.runtime
         if model.get("runtime") == OURS:
             model["startupProbe"] = startup_probe(self.deployment.ready_seconds)
+            model["readinessProbe"] = readiness_probe(self.service)  # the runtime's asks by the slot's name
         elif runtime in _NAMED_BY_FLAG:
             model["args"] = [*model.get("args", []), f"--model_name={self.service}"]
         elif runtime == "mlflow":
