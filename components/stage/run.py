@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import Busy, SluicewayError
+from components.errors import Busy, Changed, SluicewayError
 from components.rollout.halted import refuse_halted
 from components.rollout.ledger import Ledger, Phase
 from components.rollout.place import Place
@@ -122,14 +122,19 @@ def _prove(
 
 
 def _in_staging(target: Target, request: Request, service: str, rows: Rows, say: Callable[[str], None]) -> None:
-    """Prove the same bundle in the staging namespace, and leave nothing behind there."""
+    """Prove the same bundle in the staging namespace, and leave nothing of ours behind there."""
+    target.check()
+    ours = True
     try:
-        target.check()
         target.deploy(request.candidate)
         say("ready in the staging namespace")
         _checked(target.url(), request, service, rows, say)
+    except Changed:  # somebody else's service of this name stands there
+        ours = False
+        raise
     finally:
-        target.remove()
+        if ours:
+            target.remove()
 
 
 def _checked(
