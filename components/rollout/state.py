@@ -62,9 +62,9 @@ def decide(now: Situation, plan: RolloutPlan) -> Action:
     """Decide what to do next.
 
     What protects the clients comes first: a person's change is respected, then harm is ended, paused or not. Then
-    what a person asks, then the plan.
+    the longest time, which nothing outlasts, then what a person asks, then the plan.
     """
-    return _stopped(now, plan) or _asked(now) or _over(now, plan) or _next(now, plan)
+    return _stopped(now, plan) or _over(now, plan) or _asked(now) or _next(now, plan)
 
 
 def _stopped(now: Situation, plan: RolloutPlan) -> Action | None:

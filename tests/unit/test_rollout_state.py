@@ -92,6 +92,11 @@ def test_promote_by_hand_skips_the_steps_unless_servers_are_missing_or_harm_is_p
     assert decide(situation(Finding.HARM, promote_by="ann"), PLAN).do is Do.ROLL_BACK
 
 
+def test_a_promotion_that_waits_for_servers_does_not_outlast_the_whole_rollouts_longest_time():
+    waiting = situation(promote_by="ann", sight=with_canary(ready=1, wanted=2), total_seconds=600.0)
+    assert decide(waiting, PLAN).do is Do.ROLL_BACK
+
+
 @pytest.mark.parametrize("cause", [{"verdict": verdict(Finding.HARM)}, {"abort_by": "ann"}, {"step_seconds": 60.0}])
 def test_never_back_onto_a_champion_that_is_sick_while_the_challenger_answers(cause):
     sick = with_stable(ready=0, wanted=2, trouble="CrashLoopBackOff")
