@@ -3,9 +3,10 @@
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from components.errors import BadInput
+from components.parameters import parsed
 
 
 class FeatureSpec(BaseModel):
@@ -54,9 +55,4 @@ class FeatureSpec(BaseModel):
         derive = content.get("derive")
         if isinstance(derive, dict):  # an expression such as 1 is read as a number by YAML
             content["derive"] = {str(name): str(expression) for name, expression in derive.items()}
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise BadInput(f"feature_spec is wrong at {place}: {first['msg']}.") from error
+        return parsed(cls, content, "feature_spec")

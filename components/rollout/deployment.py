@@ -2,9 +2,9 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from components.errors import BadInput
+from components.parameters import parsed
 
 Where = Literal["auto", "single-machine", "knative", "standard", "two-services"]
 
@@ -110,9 +110,4 @@ def parse_deployment(deployment: dict[str, Any]) -> Deployment:
     Raises:
         BadInput: a field is out of range or unknown; names it.
     """
-    try:
-        return Deployment.model_validate(deployment)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "deployment"
-        raise BadInput(f"The deployment is wrong at {where}: {first['msg']}.") from error
+    return parsed(Deployment, deployment, "The deployment", whole="deployment")

@@ -2,9 +2,9 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from components.errors import BadInput
+from components.parameters import parsed
 from components.rollout.freeze import Freeze
 
 
@@ -124,9 +124,4 @@ def parse_plan(plan: dict[str, Any]) -> RolloutPlan:
     Raises:
         BadInput: a step or margin is out of range or unknown; names it.
     """
-    try:
-        return RolloutPlan.model_validate(plan)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "steps"
-        raise BadInput(f"The rollout plan is wrong at {where}: {first['msg']}.") from error
+    return parsed(RolloutPlan, plan, "The rollout plan", whole="steps")

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from components.errors import BadInput, Inconclusive, TooSlow
+from components.errors import Inconclusive, TooSlow
+from components.parameters import parsed
 from components.rollout.traffic import Rows
 
 if TYPE_CHECKING:
@@ -101,12 +102,7 @@ def parse_load(load: dict[str, Any]) -> Load:
     Raises:
         BadInput: a field is out of range or unknown; names it.
     """
-    try:
-        return Load.model_validate(load)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "load"
-        raise BadInput(f"The load is wrong at {where}: {first['msg']}.") from error
+    return parsed(Load, load, "The load", whole="load")
 
 
 def load_test(url: str, name: str, rows: Rows, load: Load) -> LoadResult:
