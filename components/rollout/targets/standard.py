@@ -271,10 +271,15 @@ class Standard(KServe):
         )
 
     def _await_alone(self, release: Release, servers: int) -> None:
-        """Wait until the release alone is served, by so many servers."""
+        """Wait until the release alone is served, by so many servers, at an address that KServe has told."""
         workload = self._workload(_name(release))
+
+        def done(live: Plain) -> bool | None:
+            told = serves(live["spec"]["predictor"], release) and bool(at(live, "status.url"))
+            return (told and self._alone(release, servers)) or None
+
         self._await(
-            lambda live: (serves(live["spec"]["predictor"], release) and self._alone(release, servers)) or None,
+            done,
             f"Version {release.version} of {self.service} did not become ready with all traffic",
             lambda: [f"app=isvc.{workload}"],
         )
