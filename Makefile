@@ -18,8 +18,9 @@ help: ## list the targets
 run: $(VENV)/run.stamp ## train on real data and deploy the model on this machine
 	@$(BIN)/sluiceway run train-and-deploy
 
+# One process more than there are cores: many tests wait for servers.
 test: $(VENV)/test.stamp ## run every test
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses $$(( $$(nproc) + 1 )) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-cluster: cluster-named $(VENV)/test.stamp ## run the Kubernetes tests against a real cluster, in namespaces of their own: KUBECONFIG=path
 	@SLUICEWAY_TEST_KUBECONFIG="$(abspath $(KUBECONFIG))" $(BIN)/python -m pytest -m cluster

@@ -13,7 +13,7 @@ import httpx
 import psutil
 
 CLI = [sys.executable, "-m", "pipelines.cli"]
-QUICK = {"plan": '{"min_requests": 50}'}
+QUICK = {"plan": '{"min_requests": 50, "steps": [50, 100]}', "load": '{"seconds": 0.5}'}
 
 
 @dataclass(frozen=True)
