@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help run test test-cluster cluster-named demo bench compile lint golden docs clean stop
+.PHONY: help run test test-cluster cluster-named demo bench compile lint check-infra golden docs clean stop
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,13 @@ compile: $(VENV)/run.stamp ## write every pipeline's package to build/
 lint: $(VENV)/test.stamp ## style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+check-infra: ## lint and validate Terraform (where its registry can be reached) and Ansible, in an environment of its own
+	@test -x .venv-infra/bin/ansible-lint || { "$(PYTHON)" -m venv .venv-infra && .venv-infra/bin/python -m pip install --quiet ansible==14.5.0 ansible-lint==26.10.1; }
+	@PATH="$(CURDIR)/.venv-infra/bin:$$PATH"; cd manifests/ansible && \
+		ansible-playbook --inventory inventory.example.yml --syntax-check site.yml && ansible-lint --offline
+	@terraform -chdir=manifests/terraform fmt -check -diff
+	@terraform -chdir=manifests/terraform init -backend=false -input=false && terraform -chdir=manifests/terraform validate
+
 golden: $(VENV)/run.stamp ## accept the compiled packages as they are now (review the diff like code)
 	@$(BIN)/sluiceway compile --out tests/golden
 
@@ -50,7 +57,7 @@ stop: ## end the services on this machine and everything they started
 	@if [ -x $(BIN)/sluiceway ]; then $(BIN)/sluiceway stop; else echo "nothing was running"; fi
 
 clean: stop ## end the services, then remove the environment and all local state
-	@rm -rf $(VENV) .sluiceway build .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .venv-infra .sluiceway build .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
 # An environment is made anew only when what it is made from has changed.
 $(VENV)/run.stamp: pyproject.toml constraints.txt
