@@ -1,0 +1,1 @@
+"""What GitHub Actions, GitLab CI and Jenkins have in common beyond the make targets."""
