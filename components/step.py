@@ -28,9 +28,13 @@ class Step:
     """The running step, handed to the component's body by :func:`step`."""
 
     def __init__(self, name: str) -> None:
-        """Remember the step's name; the fact is what its one line of progress ends with."""
+        """Remember the step's name; the fact is what its one line of progress ends with.
+
+        The labels are for programs that read the log, and are counted by its agent: short, of few different values.
+        """
         self.name = name
         self.fact = ""
+        self.labels: dict[str, str] = {}
 
     def progress(self, message: str, **fields: Any) -> None:
         """Say how far a long step has come."""
@@ -57,4 +61,4 @@ def step(name: str) -> Iterator[Step]:
     except Exception as error:
         emit(name, "failed", kind=type(error).__name__, message=f"{type(error).__name__}: {error}", exit_code=1)
         raise
-    emit(name, "finished", fact=current.fact, seconds=round(time.monotonic() - began, 3))
+    emit(name, "finished", fact=current.fact, seconds=round(time.monotonic() - began, 3), **current.labels)

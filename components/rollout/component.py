@@ -75,6 +75,7 @@ def rollout(
         Path(evidence.path).write_text(record.model_dump_json(indent=1), encoding="utf-8")
         evidence.metadata.update(outcome=result.outcome, reason=result.reason, sent=result.sent, failed=result.failed)
         current.fact = f"{result.outcome.replace('_', ' ')}: {result.reason}"
+        current.labels = {"service": service, "outcome": result.outcome}
     return (result.outcome, result.url)
 
 
