@@ -17,6 +17,7 @@ from pathlib import Path
 
 from components.errors import SluicewayError
 from serving import faults
+from serving.log import to_standard_error
 
 log = logging.getLogger("sluiceway.serving")
 
@@ -29,7 +30,7 @@ def main() -> int:
     """Serve until told to stop; the last line on standard error says why it failed."""
     arguments = _arguments()
     sys.argv = sys.argv[:1]  # kserve parses it when imported
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    to_standard_error(arguments.log)
     log.setLevel(logging.INFO)
     # kserve answers with a response class that FastAPI deprecates; nothing a reader of this log can mend.
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
@@ -55,6 +56,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, required=True, help="port to listen on")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    forms = ("text", "json")
+    parser.add_argument("--log", choices=forms, default="text", help="form of the log (default: %(default)s)")
     return parser.parse_args()
 
 

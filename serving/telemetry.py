@@ -12,6 +12,7 @@ from prometheus_client import Counter, Histogram
 from serving.bundle import Predictions
 from serving.faults import is_prediction
 from serving.local.envoy_config import LATENCY_MS
+from serving.log import REQUEST_ID
 from serving.protocol import labels
 from serving.schema import BundleManifest
 
@@ -100,6 +101,7 @@ class ObservedApp:
         if not is_prediction(scope):
             await self._app(scope, receive, send)
             return
+        REQUEST_ID.set(_request_id(scope))  # each request is answered in a task, and so a context, of its own
         began = time.perf_counter()
         code = 500
 
@@ -113,3 +115,8 @@ class ObservedApp:
             await self._app(scope, receive, noting)
         finally:
             self._telemetry.answered(code, time.perf_counter() - began)
+
+
+def _request_id(scope: dict[str, Any]) -> str:
+    found = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return found.decode("latin-1")
