@@ -12,7 +12,7 @@ VERSION = f"{PREFIX}model-version"
 MODE = "serving.kserve.io/deploymentMode"
 AUTOSCALER = "serving.kserve.io/autoscalerClass"
 OURS = "sluiceway"
-"""The runtime that manifests/base/serving-runtime.yaml installs."""
+"""The runtime that manifests/base/models/serving-runtime.yaml installs."""
 CONTAINER = "kserve-container"
 """What KServe calls the container of the model server."""
 SERVER_PORT = 8080

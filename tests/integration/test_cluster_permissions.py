@@ -44,7 +44,7 @@ def rules(path: str) -> list[Plain]:
 @pytest.fixture
 def rollout(account: Account) -> Cluster:
     """Acts as the account that the steps run under."""
-    return account(rules("base/rollout.yaml"))
+    return account(rules("base/models/rollout.yaml"))
 
 
 def thing(kind: Kind, name: str, **content: Any) -> Plain:
@@ -123,7 +123,7 @@ def test_it_may_do_nothing_else(rollout: Cluster, cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("number", range(10))
 def test_no_rule_repeats_what_another_permits(account: Account, number: int) -> None:
-    needed = rules("base/rollout.yaml")
+    needed = rules("base/models/rollout.yaml")
     assert len(needed) == 10
     without = account(needed[:number] + needed[number + 1 :])
     rule = needed[number]
@@ -152,7 +152,7 @@ def test_in_kserve_s_namespace_it_sees_the_version_and_the_settings_and_no_more(
     account: Account, cluster: Cluster
 ) -> None:
     cluster.create(thing(CONFIG_MAP, "inferenceservice-config", data={"deploy": "{}"}))
-    reader = account(rules("overlays/kserve/rollout-facts.yaml"))
+    reader = account(rules("base/kserve/rollout-facts.yaml"))
     assert reader.get(CONFIG_MAP, "inferenceservice-config")["data"] == {"deploy": "{}"}  # type: ignore[index]
     assert reader.get(DEPLOYMENT, "kserve-controller-manager") is None
     assert refused(lambda: reader.get(CONFIG_MAP, "others"))

@@ -140,7 +140,7 @@ def test_a_refused_object_and_a_missing_right_are_said_as_the_server_says_them(l
     started = launch(NEW)
     started.api.forbidden.add("patch")
     with pytest.raises(
-        BadInput, match=r"may not make the TrainJob job: .*cannot patch.*manifests/base/train-jobs\.yaml"
+        BadInput, match=r"may not make the TrainJob job: .*cannot patch.*manifests/base/pipelines/train-jobs\.yaml"
     ):
         started.train()
 

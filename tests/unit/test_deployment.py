@@ -47,7 +47,7 @@ def test_steps_that_act_on_the_world_are_never_kept(package):
 
 
 def test_the_config_map_holds_every_setting_that_the_steps_read(package):
-    settings = yaml.safe_load((ROOT / "manifests" / "base" / "settings.yaml").read_text())
+    settings = yaml.safe_load((ROOT / "manifests" / "base" / "pipelines" / "settings.yaml").read_text())
     _, platform = yaml.safe_load_all(package.read_text())
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert len(executors) == 16

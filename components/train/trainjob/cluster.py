@@ -258,8 +258,8 @@ def _sentences(what: str) -> Iterator[None]:
         said = _message(error)
         if error.status in (401, 403):
             raise BadInput(
-                f"This step may not {what}: {said}; bind the Role in manifests/base/train-jobs.yaml to its service "
-                "account."
+                f"This step may not {what}: {said}; bind the Role in manifests/base/pipelines/train-jobs.yaml to its "
+                "service account."
             ) from error
         if error.status in (400, 404, 409, 422):
             raise BadInput(f"The cluster would not {what}: {said}.") from error
