@@ -8,8 +8,9 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 
 MODEL = "breast-cancer"
-STEPS = ("ingest", "validate", "features", "train", "evaluate", "register", "stage", "rollout")
-pytestmark = pytest.mark.e2e
+DATA_STEPS = ("ingest", "validate", "features", "train", "evaluate")
+SERVICE_STEPS = ("register", "stage", "rollout")
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -38,26 +39,29 @@ def wait_until_started(road, process, step):
 wait_until_started.seen = set()
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_run_killed_at_a_step_and_run_again_ends_in_the_same_state(champion, step):
+@pytest.mark.parametrize("steps", [DATA_STEPS, SERVICE_STEPS], ids=["data", "service"])
+def test_a_run_killed_at_every_step_in_turn_ends_in_the_same_state(champion, steps):
+    """Each attempt goes on from what the killed one before it had finished, and is killed one step later."""
     road = champion
-    before = road.versions(MODEL)
-    wait_until_started.seen.update(run.name for run in (road.home / "runs").iterdir())
-    # Another seed makes another challenger, so that each case starts from a champion that is not it.
-    parameters = {"hyperparameters": '{"max_iter": 60}', "seed": str(STEPS.index(step))}
-
-    # What comes before training would be kept from the case before, and could not be killed.
-    killed = road.start(parameters, *(["--no-cache"] if step in ("ingest", "validate", "features") else []))
-    wait_until_started(road, killed, step)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-
+    before, serving = road.versions(MODEL), road.champion(MODEL)
     row = load_breast_cancer(as_frame=True).data.iloc[0].to_dict()
-    assert road.answers(MODEL, row) == 200, "the service stopped answering"
-    deadline = time.monotonic() + 10
-    while road.steps_alive() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not road.steps_alive(), "a step outlived its run"
+    # Another share makes the steps from validate on run anew, another seed makes another challenger.
+    parameters = {"hyperparameters": '{"max_iter": 60}', "seed": str(len(steps)), "max_quarantine_share": "0.04"}
+
+    for step in steps:
+        wait_until_started.seen.update(run.name for run in (road.home / "runs").iterdir())
+        killed = road.start(parameters, *(["--no-cache"] if step == "ingest" else []))
+        wait_until_started(road, killed, step)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+
+        assert road.answers(MODEL, row) == 200, "the service stopped answering"
+        assert road.champion(MODEL) == serving
+        assert len(road.versions(MODEL)) <= len(before) + 1, "registered twice"
+        deadline = time.monotonic() + 10
+        while road.steps_alive() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not road.steps_alive(), "a step outlived its run"
 
     again = road.run(parameters)
     assert again.code == 0, again.err
@@ -74,7 +78,7 @@ def test_a_run_killed_at_a_step_and_run_again_ends_in_the_same_state(champion, s
 def test_running_the_champions_own_recipe_again_changes_nothing(champion):
     road = champion
     before = [v.version for v in road.versions(MODEL)]
-    parameters = {"hyperparameters": '{"max_iter": 60}', "seed": str(len(STEPS) - 1)}
+    parameters = {"hyperparameters": '{"max_iter": 60}', "seed": str(len(SERVICE_STEPS))}
     again = road.run(parameters)
     assert again.code == 0, again.err
     assert again.result["state"] == "promoted"
