@@ -10,7 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help run test test-cluster cluster-named demo bench compile lint check-infra golden docs clean stop
+.PHONY: help run test test-unit test-cluster test-airflow cluster cluster-down cluster-named demo bench compile lint \
+	check-packages golden-diff check-ci check-infra golden docs clean stop
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,11 +23,22 @@ run: $(VENV)/run.stamp ## train on real data and deploy the model on this machin
 test: $(VENV)/test.stamp ## run every test
 	@$(BIN)/python -m pytest --numprocesses $$(( $$(nproc) + 1 )) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test-cluster: cluster-named $(VENV)/test.stamp ## run the Kubernetes tests against a real cluster, in namespaces of their own: KUBECONFIG=path
+test-unit: $(VENV)/test.stamp ## run the tests that start no processes
+	@$(BIN)/python -m pytest tests/unit
+
+cluster: $(VENV)/run.stamp ## make a local kind cluster with KFP, KServe and the suite (needs Docker and kind)
+	@$(BIN)/python -m ci.cluster up
+
+cluster-down: $(VENV)/run.stamp ## delete that cluster
+	@$(BIN)/python -m ci.cluster down
+
+# The cluster of `make cluster`, where no other is named.
+test-cluster: KUBECONFIG ?= $(wildcard .sluiceway/cluster/kubeconfig)
+test-cluster: cluster-named $(VENV)/test.stamp ## run the Kubernetes tests, and where KFP is installed the road, on a real cluster: KUBECONFIG=path
 	@SLUICEWAY_TEST_KUBECONFIG="$(abspath $(KUBECONFIG))" $(BIN)/python -m pytest -m cluster
 
 cluster-named:
-	@test -n "$(KUBECONFIG)" || { echo "Name the cluster: make test-cluster KUBECONFIG=path/to/kubeconfig" >&2; exit 1; }
+	@test -n "$(KUBECONFIG)" || { echo "Name the cluster: make test-cluster KUBECONFIG=path/to/kubeconfig, or make cluster" >&2; exit 1; }
 
 demo: $(VENV)/run.stamp ## the story in four acts: promoted, promoted, blocked, rolled back
 	@$(BIN)/sluiceway demo
@@ -39,6 +51,20 @@ compile: $(VENV)/run.stamp ## write every pipeline's package to build/
 
 lint: $(VENV)/test.stamp ## style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+check-packages: compile ## lint the compiled packages and compare them with the reviewed ones
+	@$(BIN)/sluiceway lint $(if $(FORMAT),--format $(FORMAT)) build/*.yaml
+	@diff --recursive --brief --exclude=README.md build tests/golden || { \
+		echo "The compiled packages differ from tests/golden: review the change and accept it with 'make golden'." >&2; exit 1; }
+
+golden-diff: compile ## write what changed in the packages since a commit to diff.md: BASE=origin/main
+	@$(BIN)/python -m ci.golden_diff build --base "$(BASE)" --out diff.md
+
+check-ci: ## lint the CI definitions and scripts, in an environment of its own (needs npm and Java for two of the linters)
+	@PYTHON="$(PYTHON)" sh ci/check.sh
+
+test-airflow: $(VENV)/test.stamp ## run the DAG with a real Airflow, in an environment of its own, against a stand-in for KFP
+	@PYTHON="$(PYTHON)" sh integrations/airflow/test.sh
 
 check-infra: ## lint and validate Terraform (where its registry can be reached) and Ansible, in an environment of its own
 	@test -x .venv-infra/bin/ansible-lint || { "$(PYTHON)" -m venv .venv-infra && .venv-infra/bin/python -m pip install --quiet ansible==14.5.0 ansible-lint==26.10.1; }
@@ -57,7 +83,7 @@ stop: ## end the services on this machine and everything they started
 	@if [ -x $(BIN)/sluiceway ]; then $(BIN)/sluiceway stop; else echo "nothing was running"; fi
 
 clean: stop ## end the services, then remove the environment and all local state
-	@rm -rf $(VENV) .venv-infra .sluiceway build .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .venv-infra .venv-ci .venv-airflow .sluiceway build .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
 # An environment is made anew only when what it is made from has changed.
 $(VENV)/run.stamp: pyproject.toml constraints.txt

@@ -107,17 +107,22 @@ def _git(*arguments: str) -> str:
 
 
 def main() -> int:
-    """Write the comment to standard output."""
+    """Write the comment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=Path, help="folder with the packages as they compile now")
     parser.add_argument("--base", default="", help="git commit whose reviewed packages they are compared with")
+    parser.add_argument("--out", type=Path, help="file to write; standard output when it is left out")
     given = parser.parse_args()
     try:
         before = reviewed(given.base)
     except subprocess.CalledProcessError as error:
         sys.stderr.write(f"Cannot read {GOLDEN} of {given.base}: {error.stderr.strip()} (fetch it first).\n")
         return 1
-    sys.stdout.write(report(before, texts(given.build)))
+    text = report(before, texts(given.build))
+    if given.out:
+        given.out.write_text(text, "utf-8")
+    else:
+        sys.stdout.write(text)
     return 0
 
 
