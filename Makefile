@@ -79,6 +79,9 @@ golden: $(VENV)/run.stamp ## accept the compiled packages as they are now (revie
 docs: $(VENV)/run.stamp ## write the page of each component from its own spec
 	@$(BIN)/python docs/generate.py
 
+dashboards: $(VENV)/test.stamp ## write the Grafana dashboards from their pages
+	@$(BIN)/python manifests/monitoring/dashboards.py
+
 stop: ## end the services on this machine and everything they started
 	@if [ -x $(BIN)/sluiceway ]; then $(BIN)/sluiceway stop; else echo "nothing was running"; fi
 
