@@ -18,6 +18,19 @@ class Unreachable(SluicewayError):
     """A service or store that the step needs (MLflow, a bucket) does not exist, refuses access or is down."""
 
 
+class Unanswered(Unreachable):
+    """A request that changes something got no clear answer: it may have been carried out or not, so look first."""
+
+
+class Refused(SluicewayError):
+    """A server understood a request and refuses it; ``status`` is HTTP's, such as 404 or 409."""
+
+    def __init__(self, message: str, status: int) -> None:
+        """Say why, and with which status."""
+        super().__init__(message)
+        self.status = status
+
+
 class StorageFull(SluicewayError):
     """The disk or quota ran out while an output was being written; nothing half-written was left."""
 
