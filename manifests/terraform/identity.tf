@@ -1,32 +1,25 @@
 # Workload Identity: a pod's Kubernetes account has rights of its own, without a key that could leak and without an
-# account of Google's in between. The accounts are those of manifests/base.
+# account of Google's in between. The accounts are those of manifests/base, as namespace and name.
 locals {
   pool = "principal://iam.googleapis.com/projects/${data.google_project.this.number}/locations/global/workloadIdentityPools/${var.project}.svc.id.goog/subject"
 
-  # Who may do what on which bucket.
-  bucket_rights = merge(
-    { for namespace in var.pipelines_namespaces : "steps/${namespace}/data" => {
-      bucket = "data", role = "roles/storage.objectUser", member = "${local.pool}/ns/${namespace}/sa/pipeline-runner"
-    } },
-    { for namespace in var.pipelines_namespaces : "steps/${namespace}/models" => {
-      bucket = "models", role = "roles/storage.objectViewer", member = "${local.pool}/ns/${namespace}/sa/pipeline-runner"
-    } },
-    { for namespace in var.serving_namespaces : "servers/${namespace}/models" => {
-      bucket = "models", role = "roles/storage.objectViewer", member = "${local.pool}/ns/${namespace}/sa/sluiceway-server"
-    } },
-    # MLflow keeps the artifacts for everybody who logs through it.
-    { "mlflow/models" = {
-      bucket = "models", role = "roles/storage.objectUser", member = "${local.pool}/ns/mlflow/sa/mlflow"
-    } },
+  steps   = setproduct(var.pipelines_namespaces, ["sluiceway-train", "sluiceway-deploy"])
+  servers = setproduct(var.serving_namespaces, ["sluiceway-server"])
+
+  # Who may do what on which bucket. Steps log their models through MLflow, which keeps them.
+  rights = concat(
+    [for pod in local.steps : { pod = pod, bucket = "data", role = "roles/storage.objectUser" }],
+    [for pod in concat(local.steps, local.servers) : { pod = pod, bucket = "models", role = "roles/storage.objectViewer" }],
+    [{ pod = ["mlflow", "mlflow"], bucket = "models", role = "roles/storage.objectUser" }],
   )
 }
 
 resource "google_storage_bucket_iam_member" "this" {
-  for_each = local.bucket_rights
+  for_each = { for right in local.rights : join("/", concat(right.pod, [right.bucket])) => right }
 
   bucket = google_storage_bucket.this[each.value.bucket].name
   role   = each.value.role
-  member = each.value.member
+  member = "${local.pool}/ns/${each.value.pod[0]}/sa/${each.value.pod[1]}"
 
   # The pool is there once a cluster of the project uses it.
   depends_on = [google_container_cluster.this]

@@ -96,7 +96,7 @@ variable "pipelines_namespaces" {
 variable "serving_namespaces" {
   description = "Namespaces that models are served in. The model servers' account there may read the models."
   type        = list(string)
-  default     = ["models"]
+  default     = ["models", "models-staging"]
 }
 
 variable "keep_snapshots_days" {

@@ -10,6 +10,7 @@ from typing import Any
 
 import hcl2
 import pytest
+import yaml
 
 FOLDER = Path("manifests/terraform")
 SCHEMA = json.loads(gzip.decompress(Path("tests/terraform/google.json.gz").read_bytes()))
@@ -144,3 +145,11 @@ def test_the_spot_nodes_have_what_a_training_on_spot_asks_for():
 def test_the_files_are_formatted():
     ended = subprocess.run(["terraform", f"-chdir={FOLDER}", "fmt", "-check", "-diff"], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout
+
+
+def test_the_accounts_that_get_rights_are_those_of_the_manifests():
+    text = (FOLDER / "identity.tf").read_text()
+    named = set(re.findall(r'"(sluiceway-\w+|mlflow)"', text))
+    documents = [one for path in Path("manifests/base").rglob("*.yaml") for one in yaml.safe_load_all(path.read_text())]
+    made = {one["metadata"]["name"] for one in documents if one and one.get("kind") == "ServiceAccount"}
+    assert named <= made
