@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help run test test-unit test-cluster test-airflow cluster cluster-down cluster-named demo bench compile lint \
-	check-packages golden-diff check-ci check-infra golden docs clean stop
+	check-packages lint-packages install golden-diff check-ci check-infra golden docs clean stop
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,8 +52,12 @@ compile: $(VENV)/run.stamp ## write every pipeline's package to build/
 lint: $(VENV)/test.stamp ## style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-check-packages: compile ## lint the compiled packages and compare them with the reviewed ones
+install: $(VENV)/run.stamp ## make the environment, without what the tests need
+
+lint-packages: install ## lint the packages in build/
 	@$(BIN)/sluiceway lint $(if $(FORMAT),--format $(FORMAT)) build/*.yaml
+
+check-packages: compile lint-packages ## compile the packages, lint them and compare them with the reviewed ones
 	@diff --recursive --brief --exclude=README.md build tests/golden || { \
 		echo "The compiled packages differ from tests/golden: review the change and accept it with 'make golden'." >&2; exit 1; }
 
