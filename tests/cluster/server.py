@@ -22,6 +22,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -58,6 +59,7 @@ class ApiServer:
         tokens: the bearer tokens that are accepted; None accepts everyone.
         logs: what pods have said, by namespace and name, and "previous" for a container that was restarted.
         requests: every request so far, as method and path; a watch's method is WATCH.
+        deeds: what accounts have done so far, or were refused: pairs of the account and the deed.
     """
 
     def __init__(self, kinds: Iterable[Served] = KINDS) -> None:
@@ -69,6 +71,7 @@ class ApiServer:
         self.tokens: set[str] | None = None
         self.logs: dict[tuple[str, ...], str] = {}
         self.requests: list[tuple[str, str]] = []
+        self.deeds: set[tuple[str, Deed]] = set()
         self.watches_cut = 0
         self._http: _Listener | None = None
         self._port = 0
@@ -286,7 +289,17 @@ class _Handler(BaseHTTPRequestHandler):
         reading = "watch" if watching else "get" if name else "list"
         resource = f"{kind.plural}/{subresource}" if subresource else kind.plural
         deed = Deed(_VERBS.get(self.command, reading), kind.group, resource, namespace, name)
-        if user and not allowed(self.api.storage, user, deed):
+        deeds = [deed]
+        applying = self.headers.get("Content-Type", "").startswith("application/apply-patch")
+        if user and applying and self.api.storage.get(kind, namespace, name) is None:
+            deeds.append(replace(deed, verb="create"))  # an apply that makes the object needs both rights
+        for one in deeds if user else []:
+            self._permit(kind, user, one)
+
+    def _permit(self, kind: Served, user: str, deed: Deed) -> None:
+        name, namespace, resource = deed.name, deed.namespace, deed.resource
+        self.api.deeds.add((user, deed))
+        if not allowed(self.api.storage, user, deed):
             named = f'{kind.resource} "{name}" is forbidden' if name else f"{kind.resource} is forbidden"
             where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
             raise Refused(

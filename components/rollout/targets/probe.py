@@ -33,7 +33,6 @@ _WEIGHTS_SINCE = (0, 21)
 _NEW_NAMES_SINCE = (0, 16)
 """Before, Standard was called RawDeployment and Knative Serverless; a service keeps the name it was made with."""
 _WRITES = ("get", "list", "watch", "patch", "create", "delete")
-_READS = ("get", "list")
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def _lacking_routes(one: str, deployment: Deployment, found: Facts) -> Iterator[
 
 def _permissions(one: str) -> list[tuple[Kind, tuple[str, ...]]]:
     """What each mechanism does; on a wrong guess the API server would refuse in the middle of a rollout."""
-    needed = [(INFERENCE_SERVICE, _WRITES), (DEPLOYMENT, _READS), (POD, _READS), (EVENT, ("create",))]
+    needed = [(INFERENCE_SERVICE, _WRITES), (DEPLOYMENT, ("get",)), (POD, ("list",)), (EVENT, ("create",))]
     if one == "knative":
         return [*needed, (REVISION, ("get",))]
     return [*needed, (HTTP_ROUTE, _WRITES if one == "two-services" else ("get",))]
