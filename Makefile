@@ -65,7 +65,7 @@ golden-diff: compile ## write what changed in the packages since a commit to dif
 	@$(BIN)/python -m ci.golden_diff build --base "$(BASE)" --out diff.md
 
 check-ci: ## lint the CI definitions and scripts, in an environment of its own (needs npm and Java for two of the linters)
-	@PYTHON="$(PYTHON)" sh ci/check.sh
+	@PYTHON="$(PYTHON)" STRICT="$(or $(STRICT),0)" sh ci/check.sh
 
 test-airflow: $(VENV)/test.stamp ## run the DAG with a real Airflow, in an environment of its own, against a stand-in for KFP
 	@PYTHON="$(PYTHON)" sh integrations/airflow/test.sh
