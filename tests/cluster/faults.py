@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tests.cluster.errors import status
 
-How = Literal["answer", "drop", "lose", "cut", "hang", "gone", "mute"]
+How = Literal["answer", "drop", "lose", "after", "slow", "cut", "hang", "gone", "mute"]
 
 
 @dataclass
@@ -17,9 +17,10 @@ class Fault:
 
     Attributes:
         how: "answer" answers with a status; "drop" closes the connection before anything is done; "lose" carries the
-            request out and closes the connection instead of answering; "cut" sends half of the answer; "hang" says
-            nothing for ``seconds``, then closes; "gone" sends a watch the event that its version is too old;
-            "mute" says nothing more after a watch's first event, for ``seconds``.
+            request out and closes the connection instead of answering; "after" carries it out and answers with a
+            status all the same, "slow" carries it out and answers after ``seconds`` (both the KFP server only); "cut"
+            sends half of the answer; "hang" says nothing for ``seconds``, then closes; "gone" sends a watch the event
+            that its version is too old; "mute" says nothing more after a watch's first event, for ``seconds``.
         method: of the request: GET, POST, PUT, PATCH, DELETE, or WATCH; a watch is no GET here. Empty fits every one.
         path: a regular expression that is searched in the request's path.
         times: how often it happens; the requests after that go through.
