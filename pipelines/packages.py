@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,24 @@ def compile_package(name: str, path: Path) -> None:
 def digest(path: Path) -> str:
     """The sha256 of a package, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def commit() -> str:
+    """The git commit that this is run at: ``SLUICEWAY_GIT_COMMIT``, else the working folder's.
+
+    It ends in ``-dirty`` where files differ from it; empty outside of a repository.
+    """
+    given = os.environ.get("SLUICEWAY_GIT_COMMIT", "")
+    if given or not shutil.which("git"):
+        return given
+    asked = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def version_name(path: Path) -> str:
+    """The name of a package as a pipeline's version: twelve digits of the git commit, then of the package's digest."""
+    where, mark, _ = commit().partition("-dirty")
+    return f"{where[:12] or 'no-commit'}{mark}-{digest(path)[:12]}"
 
 
 def parameters(path: Path) -> dict[str, Parameter]:
