@@ -124,7 +124,7 @@ def breaks(before: Interface, now: Interface) -> Iterator[Change]:
 
 def _renamed(name: str, port: Port, before: dict[str, Port], now: dict[str, Port]) -> str:
     new = [other for other, one in now.items() if other not in before and one.type == port.type]
-    near = difflib.get_close_matches(name, new, n=1, cutoff=0.4)
+    near = new if len(new) == 1 else difflib.get_close_matches(name, new, n=1, cutoff=0.4)
     return f" (renamed to {near[0]}?)" if near else ""
 
 
@@ -170,8 +170,8 @@ def release(package: Package, folder: Path, version: str) -> Path:
         for name in before.interfaces.keys() & now.keys():
             for change in breaks(before.interfaces[name], now[name]):
                 raise BadInput(
-                    f"{name} {change.text} since {before.version}, which {version} does not allow: `sluiceway lint` says "
-                    "more."
+                    f"{name} {change.text} since {before.version}, which {version} does not allow: `sluiceway lint` "
+                    "says more."
                 )
     path = folder / f"{package.name}.json"
     interfaces = {

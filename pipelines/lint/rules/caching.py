@@ -21,8 +21,8 @@ def _check_stated(package: Package, _: Project) -> Iterator[Found]:
             cached[0].node["cachingOptions"].line,
             package.name,
             f"All {len(cached)} tasks of {package.name} are cached, which is what kfp writes where nobody decided: "
-            "call set_caching_options(False) on those that act on the world or read what moves; where none does, suppress "
-            "this and say so.",
+            "call set_caching_options(False) on those that act on the world or read what moves; where none does, "
+            "suppress this and say so.",
             Severity.WARNING,
         )
 
