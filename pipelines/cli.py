@@ -11,7 +11,7 @@ from rich.table import Table
 
 from components.errors import SluicewayError
 from components.settings import settings
-from pipelines import lint_cli, rollout_cli
+from pipelines import lint_cli, rollout_cli, upload_cli
 from pipelines.catalog import CATALOG
 from pipelines.clear_errors import clear_errors
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 app.add_typer(rollout_cli.app, name="rollout")
 app.command()(lint_cli.lint)
+app.command()(upload_cli.upload)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
 
