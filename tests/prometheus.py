@@ -30,6 +30,13 @@ def binary():
     return found
 
 
+def promtool():
+    """The path of promtool, which comes with Prometheus; skips and fails as that does."""
+    beside = Path(binary()).with_name("promtool")
+    found = str(beside) if beside.exists() else shutil.which("promtool")
+    return found or pytest.skip("there is a Prometheus here, and no promtool")
+
+
 @contextlib.contextmanager
 def _cache():
     folder = Path(sys.prefix) / "share" / "sluiceway-tests"
@@ -82,17 +89,20 @@ class Prometheus:
     Targets take it up to five seconds to notice, so they are best named before it starts.
     """
 
-    def __init__(self, folder, interval="250ms"):
+    def __init__(self, folder, interval="250ms", rules=()):
         self._program, self._folder = binary(), folder
         self._targets = {}
         self._process = None
+        self._client = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._address = f"127.0.0.1:{probe.getsockname()[1]}"
         self.url = f"http://{self._address}"
         job = {"job_name": "tests", "file_sd_configs": [{"files": [str(folder / "targets.json")]}]}
-        timing = {"scrape_interval": interval, "scrape_timeout": interval}
-        (folder / "prometheus.yml").write_text(yaml.safe_dump({"global": timing, "scrape_configs": [job]}))
+        timing = {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval}
+        (folder / "rules.yml").write_text(yaml.safe_dump({"groups": list(rules)}))
+        content = {"global": timing, "rule_files": ["rules.yml"], "scrape_configs": [job]}
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(content))
         self._write()
 
     def start(self):
@@ -116,15 +126,22 @@ class Prometheus:
 
     def value(self, query):
         """The one value of an instant query; None when there is none."""
-        result = self._query(query)
+        result = self.series(query)
         return float(result[0]["value"][1]) if result else None
 
     def shows(self, query, value):
         """Wait until a query gives a value."""
         eventually(lambda: self.value(query) == value)
 
-    def _query(self, query):
-        return httpx.get(f"{self.url}/api/v1/query", params={"query": query}).json()["data"]["result"]
+    def series(self, query):
+        """What an instant query gives: labels under ``metric``, and ``value``."""
+        return self.ask("query", query=query)["result"]
+
+    def ask(self, what, **parameters):
+        """The data that its API answers with, at /api/v1/WHAT."""
+        answer = self._client.get(f"{self.url}/api/v1/{what}", params=parameters).json()
+        assert answer["status"] == "success", f"{answer['error']}: {parameters}"
+        return answer["data"]
 
     def _is_ready(self):
         assert self._process.poll() is None, (self._folder / "log").read_text()

@@ -67,13 +67,15 @@ local function level_of(text, stream)
     return stream == "stderr" and "warning" or "info"
 end
 
-local function who(record)
+-- The tag ends with the log file's name, pod_namespace_container-id.log, which is known when Kubernetes does not answer.
+local function who(tag, record)
+    local pod, namespace, container = tag:match("([^_./]+)_([^_]+)_(.+)%-%x+%.log$")
     local about = record["kubernetes"] or {}
     local labels = about["labels"] or {}
     return {
-        namespace = about["namespace_name"],
-        pod = about["pod_name"],
-        container = about["container_name"],
+        namespace = about["namespace_name"] or namespace,
+        pod = about["pod_name"] or pod,
+        container = about["container_name"] or container,
         node = about["host"],
         run = labels["pipeline/runid"],
         service = labels["serving.kserve.io/inferenceservice"],
@@ -82,8 +84,8 @@ local function who(record)
 end
 
 -- In record["said"] the filter before has put a line of JSON, as a table.
-function line(_tag, timestamp, record)
-    local out = who(record)
+function line(tag, timestamp, record)
+    local out = who(tag, record)
     local said = record["said"]
     if type(said) ~= "table" then
         local text = record["log"] or ""
@@ -92,7 +94,7 @@ function line(_tag, timestamp, record)
         end
         out.level = level_of(text, out.stream)
         out.message = without_secrets(text)
-        return 1, timestamp, out
+        return 2, timestamp, out
     end
     for key, value in pairs(said) do
         if out[key] == nil then -- nobody says of himself that he is another
@@ -107,5 +109,5 @@ function line(_tag, timestamp, record)
     elseif not LEVELS[out.level] then
         out.level = level_of(tostring(out.level or ""):upper(), out.stream)
     end
-    return 1, timestamp, out
+    return 2, timestamp, out
 end
