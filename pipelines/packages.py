@@ -80,8 +80,12 @@ def version_name(path: Path) -> str:
 
 def parameters(path: Path) -> dict[str, Parameter]:
     """The parameters that a package takes, in its own order."""
-    package = next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    declared = package["root"].get("inputDefinitions", {}).get("parameters", {})
+    return parameters_of(next(yaml.safe_load_all(path.read_text(encoding="utf-8"))))
+
+
+def parameters_of(spec: dict[str, Any]) -> dict[str, Parameter]:
+    """The parameters that a pipeline spec takes, in its own order."""
+    declared = spec["root"].get("inputDefinitions", {}).get("parameters", {})
     return {
         name: Parameter(
             name,

@@ -163,7 +163,7 @@ def _same(connection: Connection, pipeline_id: str, package: Package) -> list[An
         page_size=_PAGE,
         sort_by="created_at",
     )
-    return [one for one in found if _digest(one) == package.digest]
+    return [one for one in found if digest_of(one) == package.digest]
 
 
 def _make_version(connection: Connection, pipeline_id: str, package: Package) -> Any:
@@ -203,7 +203,7 @@ def _clean(connection: Connection, done: Uploaded, keep: int, dry_run: bool) -> 
         page_size=_PAGE,
         sort_by="created_at desc",
     )
-    ours = [one for one in found if _digest(one) and one.pipeline_version_id != done.version_id]
+    ours = [one for one in found if digest_of(one) and one.pipeline_version_id != done.version_id]
     surplus = ours[keep:]
     if not surplus:
         return
@@ -232,7 +232,7 @@ def _delete(connection: Connection, pipeline_id: str, version: Any) -> None:
             raise
 
 
-def _digest(version: Any) -> str:
+def digest_of(version: Any) -> str:
     """The digest of a version that we made; empty for others."""
     found = _OURS.search(version.description or "")
     return found[1] if found else ""
