@@ -30,6 +30,7 @@ _SETTINGS = {
         "SLUICEWAY_UI",
         "SLUICEWAY_VERIFY_KEY",
         "SLUICEWAY_WHERE",
+        "STORAGE_EMULATOR_HOST",  # in a cluster without buckets, what stands in for them
     )
 }
 

@@ -54,4 +54,6 @@ def test_the_config_map_holds_every_setting_that_the_steps_read(package):
     for name, executor in executors.items():
         (source,) = executor["configMapAsEnv"]
         assert source["configMapName"] == settings["metadata"]["name"], name
-        assert {entry["configMapKey"] for entry in source["keyToEnv"]} == set(settings["data"]), name
+        # Where there are buckets nothing stands in for them; the overlay for a cluster without any says what does.
+        read = {entry["configMapKey"] for entry in source["keyToEnv"]} - {"STORAGE_EMULATOR_HOST"}
+        assert read == set(settings["data"]), name
