@@ -42,10 +42,19 @@ class Interrupt:
         finally:
             signal.signal(signal.SIGTERM, before)
 
-    def _hear(self, *_: object) -> None:
-        self._came.set()
-        if not self._is_watched:
+    def check(self) -> None:
+        """Leave, where it is time to: compiled code may have made an error of its own out of having been left.
+
+        Raises:
+            Interrupted: SIGTERM has come.
+        """
+        if self._came.is_set():
             raise Interrupted(
                 "Training was told to stop before it had anything to save: run again to go on from the last "
                 "checkpoint, where there is one, or from the start."
             )
+
+    def _hear(self, *_: object) -> None:
+        self._came.set()
+        if not self._is_watched:
+            self.check()

@@ -200,6 +200,19 @@ def test_sigterm_ends_a_fit_that_keeps_no_checkpoints_at_once(tmp_path, mixed):
     assert not (tmp_path / "bundle").exists()
 
 
+def test_what_compiled_code_makes_of_being_told_to_stop_is_not_taken_for_bad_input(tmp_path, mixed, monkeypatch):
+    def fit(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except Interrupted:  # as numpy does while it reads a buffer's format
+            raise ValueError("not a valid PEP 3118 buffer format string") from None
+
+    monkeypatch.setattr("sklearn.ensemble.HistGradientBoostingClassifier.fit", fit)
+    with pytest.raises(Interrupted):
+        train(mixed, tmp_path / "bundle")
+
+
 @pytest.mark.parametrize("calibration", ["", "sigmoid", "isotonic"])
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_the_native_model_is_loaded_and_predicts_without_its_graph(tmp_path, mixed, trainer, calibration):

@@ -71,6 +71,7 @@ class SklearnTrainer:
                 fitted = self.fitting(estimator, data, run)
                 return calibrated(fitted, data, method, run) if method else fitted
         except (ValueError, TypeError) as error:
+            run.interrupt.check()
             reason = " ".join(str(error).split())
             raise BadInput(f"scikit-learn could not fit {type(estimator).__name__}: {reason}") from error
 
