@@ -24,7 +24,7 @@ def upload(
     server: Options,
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH or NAME]...", help="Packages, or pipelines to compile; all when none is named."),
+        typer.Argument(metavar="PATH or NAME", help="Packages, or pipelines to compile; all when none is named."),
     ] = None,
     keep: Annotated[int, typer.Option(min=0, help="How many old versions stay, beside those that are in use.")] = 10,
     shared: Annotated[

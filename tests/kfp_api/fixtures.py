@@ -2,13 +2,13 @@
 
 A test module says ``pytest_plugins = ["tests.kfp_api.fixtures"]``:
 
-- ``kfp_server`` (per test): where the server is, empty of this test's names. With ``SLUICEWAY_TEST_KFP=http://…`` it
+- ``kfp_server`` (per test): where the server is. With ``SLUICEWAY_TEST_KFP=http://…`` it
   is a real one, reached as ``SLUICEWAY_KFP_…`` say.
 - ``kfp_api`` (per test): the server of ours, for tests that need its faults, or to say what the cluster does; they are
   skipped on a real one. Requests that break the contract fail the test.
 - ``kfp_options`` (per test): :class:`Options` for it, with little patience.
-- ``kfp`` (per test): a :class:`Connection` to it.
 - ``unique``: a name that no other test has.
+- ``kfp`` (per test): a :class:`Connection` to it; on a real server, the pipeline ``unique`` is deleted afterwards.
 """
 
 import os
@@ -59,13 +59,23 @@ def kfp_options(kfp_server: str) -> Options:
 
 
 @pytest.fixture
-def kfp(kfp_options: Options):
+def unique() -> str:
+    return f"test-{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def kfp(kfp_options: Options, unique: str):
     from pipelines.server.connection import connect
 
     with connect(kfp_options) as connection:
         yield connection
+        if os.environ.get("SLUICEWAY_TEST_KFP"):
+            _delete_pipeline(connection, unique)
 
 
-@pytest.fixture
-def unique() -> str:
-    return f"test-{uuid.uuid4().hex[:10]}"
+def _delete_pipeline(connection, name: str) -> None:
+    client = connection.client
+    if (found := client.get_pipeline_id(name)) is not None:
+        for version in client.list_pipeline_versions(found, page_size=100).pipeline_versions or []:
+            client.delete_pipeline_version(found, version.pipeline_version_id)
+        client.delete_pipeline(found)

@@ -46,7 +46,7 @@ class Store:
     @property
     def old(self) -> bool:
         """Before names and tags."""
-        return tuple(int(part) for part in self.version.split(".")[:2]) < (2, 10)
+        return self.version[:1].isdigit() and tuple(int(part) for part in self.version.split(".")[:2]) < (2, 10)
 
     def now(self) -> str:
         """The time, which is a moment later each time."""
