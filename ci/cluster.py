@@ -90,17 +90,13 @@ class Step:
 
 
 def configured_kserve(rendered: str) -> str:
-    """KServe's release tag, Standard mode, routes by Gateway API, models from the cluster's own object store."""
+    """KServe's release tag, Standard mode, routes by Gateway API."""
     documents = [one for one in yaml.safe_load_all(re.sub(r":latest\b", f":{KSERVE}", rendered)) if one]
     config = next(
         one for one in documents if one["kind"] == "ConfigMap" and "inferenceservice" in one["metadata"]["name"]
     )
     _set(config, "deploy", {"defaultDeploymentMode": "Standard"})
     _set(config, "ingress", {"enableGatewayApi": True, "kserveIngressGateway": "kserve/kserve-ingress-gateway"})
-    for one in documents:
-        if one["kind"] == "ClusterStorageContainer":
-            environment = one["spec"]["container"].setdefault("env", [])
-            environment.append({"name": "STORAGE_EMULATOR_HOST", "value": "http://object-store.mlflow:4443"})
     return yaml.safe_dump_all(documents, sort_keys=False)
 
 
@@ -146,6 +142,8 @@ def plan(exists: bool) -> list[Step]:
                 ),
                 _available("kserve"),
                 _apply("manifests/kind/gateway.yaml"),
+                _patch_initializer("manifests/base/kserve/storage-initializer.yaml"),
+                _patch_initializer("manifests/components/object-store/storage-initializer.yaml"),
             ),
         ),
         Step(
@@ -277,6 +275,10 @@ def _rendered(kustomization: str) -> tuple[str, ...]:
 
 def _apply(what: str, source: tuple[str, ...] = (), change: Callable[[str], str] | None = None) -> Command:
     return Command(("kubectl", "apply", "--server-side", "--force-conflicts", f"--filename={what}"), source, change)
+
+
+def _patch_initializer(file: str) -> Command:
+    return _kubectl("patch", "clusterstoragecontainer", "default", "--type=merge", f"--patch-file={file}")
 
 
 def _available(namespace: str) -> Command:

@@ -135,8 +135,17 @@ class Kfp:
             ApiError: it may not be ended.
             Unreachable: no answer, after some tries.
         """
-        if not self.run(run_id).ended:
+        if self._ending(run_id):
+            return
+        try:
             self._asked("POST", f"/runs/{run_id}:terminate")
+        except ApiError:
+            if not self._ending(run_id):  # else it has ended meanwhile
+                raise
+
+    def _ending(self, run_id: str) -> bool:
+        run = self.run(run_id)
+        return run.ended or run.state == "CANCELING"
 
     def _pipeline(self, name: str) -> str:
         try:

@@ -79,7 +79,6 @@ class SluicewayRunOperator(BaseOperator):
             self.defer(
                 trigger=RunEnded(self.conn_id, run.run_id, self.poke_interval),
                 method_name="ended",
-                kwargs={"run_id": run.run_id},
             )
         while not run.ended:
             self.log.info("Run %s is %s.", run.run_id, run.state)
@@ -89,16 +88,16 @@ class SluicewayRunOperator(BaseOperator):
             run = kfp.run(run.run_id)
         return self._result(kfp, run)
 
-    def ended(self, context: Context, event: dict[str, str], run_id: str) -> dict[str, str]:
+    def ended(self, context: Context, event: dict[str, str]) -> dict[str, str]:
         """Go on where the triggerer saw the run end, or could look no longer."""
-        kfp = self._kfp()
-        self._run_id = run_id
+        run_id = event["run_id"]
         if "error" in event:
             raise AirflowException(f"{event['error']} Run {run_id} may still go on; a retry waits for it.")
+        kfp = self._kfp()
         return self._result(kfp, kfp.run(run_id))
 
     def on_kill(self) -> None:
-        """End the run."""
+        """End the run; whoever is waiting for it then sees it end."""
         if self._run_id:
             self.log.info("Ending run %s.", self._run_id)
             self._kfp().terminate(self._run_id)

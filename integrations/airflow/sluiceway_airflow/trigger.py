@@ -33,9 +33,9 @@ class RunEnded(BaseTrigger):
             while not (await asyncio.to_thread(kfp.run, self.run_id)).ended:
                 await asyncio.sleep(self.poke_interval)
         except (ApiError, Unreachable) as error:
-            yield TriggerEvent({"error": str(error)})
+            yield TriggerEvent({"run_id": self.run_id, "error": str(error)})
             return
-        yield TriggerEvent({})
+        yield TriggerEvent({"run_id": self.run_id})
 
     async def on_kill(self) -> None:
         """End the run when a person kills the task; not when the triggerer restarts. Airflow 3.3 and newer call it."""
