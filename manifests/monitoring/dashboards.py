@@ -102,7 +102,7 @@ def as_grafana(page: Page) -> str:
 
 
 def _diagram(panel: Panel) -> timeseries.Panel | heatmap.Panel:
-    diagram = heatmap.Panel() if panel.heat else timeseries.Panel()
+    diagram = heatmap.Panel().calculate(False) if panel.heat else timeseries.Panel()
     diagram.title(panel.title).unit(panel.unit).datasource(_SOURCE).height(_HEIGHT).span(_WIDTH)
     if panel.about:
         diagram.description(panel.about)
