@@ -11,7 +11,7 @@ from rich.table import Table
 
 from components.errors import SluicewayError
 from components.settings import settings
-from pipelines import lint_cli, rollout_cli, upload_cli
+from pipelines import catalog, lint_cli, new_cli, rollout_cli, upload_cli
 from pipelines.catalog import CATALOG
 from pipelines.clear_errors import clear_errors
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 app.add_typer(rollout_cli.app, name="rollout")
 app.command()(lint_cli.lint)
+app.add_typer(new_cli.app, name="new")
 app.command()(upload_cli.upload)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
@@ -45,7 +46,7 @@ def compile_(
     from pipelines.packages import compile_package, digest
 
     with clear_errors():
-        for name in names or list(CATALOG):
+        for name in names or catalog.names():
             path = out / f"{name}.yaml"
             compile_package(name, path)
             typer.echo(f"{path}  sha256:{digest(path)}")

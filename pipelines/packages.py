@@ -13,7 +13,7 @@ import yaml
 
 from components.errors import BadInput
 from components.files import whole_file
-from pipelines.catalog import CATALOG, Entry
+from pipelines.catalog import Entry, catalog
 
 _TYPES = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool, "STRUCT": dict, "LIST": list}
 
@@ -35,9 +35,10 @@ def entry(name: str) -> Entry:
     Raises:
         BadInput: there is no such pipeline.
     """
-    if name not in CATALOG:
-        raise BadInput(f"There is no pipeline {name!r}: choose from {', '.join(CATALOG)}.")
-    return CATALOG[name]
+    known = catalog()
+    if name not in known:
+        raise BadInput(f"There is no pipeline {name!r}: choose from {', '.join(known)}.")
+    return known[name]
 
 
 def compile_package(name: str, path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the pyproject.toml of the repository at hand says: its version, its pipelines, what its lint leaves out."""
 
+import sys
 import tomllib
 from pathlib import Path
 
@@ -54,6 +55,17 @@ class Project(BaseModel):
     pipelines: dict[str, str] = Field(default_factory=dict)
     released: Path = Path("released")
     ignores: tuple[Ignore, ...] = ()
+
+    @property
+    def import_root(self) -> Path:
+        """The folder that its packages are imported from."""
+        source = self.file.parent / "src"
+        return source if source.is_dir() else self.file.parent
+
+    def make_importable(self) -> None:
+        """Let its packages be imported, installed or not."""
+        if str(self.import_root) not in sys.path:
+            sys.path.insert(0, str(self.import_root))
 
 
 def project(start: Path | None = None) -> Project:

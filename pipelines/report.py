@@ -19,6 +19,7 @@ from pipelines.result import RunResult
 
 _WORDS = {
     "promoted": ("promoted", "good"),
+    "done": ("done", "good"),
     "blocked": ("blocked at the gate", "warn"),
     "rolled_back": ("rolled back", "bad"),
     "halted": ("halted for a person to decide", "warn"),

@@ -10,9 +10,9 @@ from pipelines import services
 from pipelines.record import RunRecord, State
 from pipelines.runner import outputs_json
 
-RunState = Literal["promoted", "blocked", "rolled_back", "halted", "failed"]
+RunState = Literal["promoted", "done", "blocked", "rolled_back", "halted", "failed"]
 
-EXIT_CODES: dict[str, int] = {"promoted": 0, "failed": 1, "blocked": 3, "rolled_back": 4, "halted": 6}
+EXIT_CODES: dict[str, int] = {"promoted": 0, "done": 0, "failed": 1, "blocked": 3, "rolled_back": 4, "halted": 6}
 
 
 class StepTime(BaseModel):
@@ -30,9 +30,9 @@ class RunResult(BaseModel):
     """What ``sluiceway run --json`` ends with.
 
     Attributes:
-        state: how the run ended.
-        exit_code: what the process ends with: 0 promoted, 1 failed, 3 blocked at the gate, 4 rolled back, 5 busy,
-            6 halted: a person must decide.
+        state: how the run ended; done for a pipeline that deploys nothing.
+        exit_code: what the process ends with: 0 promoted or done, 1 failed, 3 blocked at the gate, 4 rolled back,
+            5 busy, 6 halted: a person must decide.
         run_id: the run.
         service: the model's and service's name.
         error: why it failed, one sentence.
@@ -66,12 +66,13 @@ class RunResult(BaseModel):
 def result_of(record: RunRecord, report: Path) -> RunResult:
     """Sum up a run that has ended."""
     failed = record.failed()
+    deploys = "rollout" in record.steps
     decision = outputs_json(record.step("evaluate").artifact("decision"))
     live = services.live(settings().home, record.service)
     state: RunState = "failed"
     if failed is None:
         outcome = record.step("rollout").outputs.get("outcome")
-        state = outcome if outcome else "blocked"
+        state = outcome if outcome else "blocked" if deploys else "done"
     return RunResult(
         state=state,
         exit_code=failed.exit_code if failed else EXIT_CODES[state],

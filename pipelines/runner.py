@@ -91,7 +91,8 @@ def _prepare(request: Request, run_id: str, folder: Path) -> RunRecord:
     values = packages.read_values(request.given, known)
     write_json(folder / "parameters.json", values)
     full = {name: values.get(name, parameter.default) for name, parameter in known.items()}
-    service = naming.model_name(full.get("model_name", ""), full.get("source_uri", ""))
+    deploys = "model_name" in known
+    service = naming.model_name(full["model_name"], full.get("source_uri", "")) if deploys else request.pipeline
     steps = {name: StepRecord(name) for name in packages.entry(request.pipeline).steps}
     return RunRecord(run_id, folder, service, full, steps, time.time())
 

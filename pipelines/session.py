@@ -10,6 +10,7 @@ from pipelines.result import RunResult, result_of
 
 _WORDS = {
     "promoted": "[bold green]Promoted.[/]",
+    "done": "[bold green]Done.[/]",
     "blocked": "[bold yellow]Blocked at the gate.[/]",
     "rolled_back": "[bold red]Rolled back.[/]",
     "halted": "[bold yellow]Halted: a person must decide.[/]",
