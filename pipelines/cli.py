@@ -41,13 +41,15 @@ def compile_(
 ) -> None:
     """Compile pipelines to KFP packages, the same byte for byte on every machine.
 
-    The package that `run` executes here is the one that CI uploads to a cluster.
+    The package that `run` executes here is the one that CI uploads to a cluster. A pipeline in which a task does not
+    say whether it is cached is refused.
     """
-    from pipelines.packages import compile_package, digest
+    from pipelines.packages import check_caching_is_decided, compile_package, digest
 
     with clear_errors():
         for name in names or catalog.names():
             path = out / f"{name}.yaml"
+            check_caching_is_decided(name)
             compile_package(name, path)
             typer.echo(f"{path}  sha256:{digest(path)}")
 

@@ -56,6 +56,22 @@ def compile_package(name: str, path: Path) -> None:
         named.rename(aside)
 
 
+def check_caching_is_decided(name: str) -> None:
+    """Look whether every task of a pipeline says if it is cached, which its package no longer shows.
+
+    Raises:
+        BadInput: there is no such pipeline, or a task of it does not say.
+    """
+    function = entry(name).function()
+    from pipelines.lint.undecided import undecided
+
+    if tasks := undecided(function):
+        raise BadInput(
+            f"Pipeline {name} does not say whether to cache {', '.join(tasks)}, and kfp does unless told otherwise: call "
+            "set_caching_options(True) or (False) on each."
+        )
+
+
 def digest(path: Path) -> str:
     """The sha256 of a package, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from pipelines.catalog import CATALOG
+from pipelines.catalog import names
 from pipelines.clear_errors import clear_errors
 from pipelines.server.flags import takes_server
 from pipelines.server.options import Options
@@ -50,7 +50,7 @@ def upload(
     notes = Console(stderr=True)
     done: list[Uploaded] = []
     with clear_errors(), tempfile.TemporaryDirectory() as folder:
-        found = [_package(one, Path(folder)) for one in what or list(CATALOG)]
+        found = [_package(one, Path(folder)) for one in what or names()]
         with connect(server) as connection:
             for package in found:
                 done.append(upload_package(connection, package, keep, dry_run))

@@ -9,6 +9,7 @@ from kfp import compiler, dsl, kubernetes
 from pipelines.lint.check import lint
 from pipelines.lint.package import read
 from pipelines.lint.rules import RULES
+from pipelines.lint.undecided import undecided
 from pipelines.project import Project
 
 IMAGE = f"registry.example.com/step@sha256:{'a' * 64}"
@@ -305,3 +306,14 @@ def test_a_manifest_for_kubernetes_is_a_package_too(tmp_path):
     (finding,) = lint([read(path)], PROJECT).findings
     assert finding.rule == "SW002"
     assert "latest" in path.read_text().splitlines()[finding.line - 1]
+
+
+def test_a_task_that_leaves_caching_to_kfp_is_found_in_the_source_where_the_package_no_longer_shows_it():
+    @dsl.pipeline(name="half-said")
+    def half_said(x: str):
+        first = step(x=x).set_caching_options(True)
+        with dsl.If(first.output == "a"):
+            step(x=x).set_caching_options(False)
+            send(x=x)
+
+    assert undecided(half_said) == ["send"]
