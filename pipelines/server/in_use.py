@@ -5,7 +5,7 @@ from typing import Any
 from pipelines.server.connection import Connection
 from pipelines.server.pages import every, where
 
-_UNFINISHED = ["RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"]
+UNFINISHED = ["RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"]
 
 
 def versions_in_use(connection: Connection, pipeline_id: str) -> dict[str, str]:
@@ -25,7 +25,7 @@ def versions_in_use(connection: Connection, pipeline_id: str) -> dict[str, str]:
         "runs",
         namespace=connection.namespace,
         page_size=100,
-        filter=where("state", "IN", _UNFINISHED),
+        filter=where("state", "IN", UNFINISHED),
     )
     used: dict[str, str] = {}
     for kind, found in (("recurring run", schedules), ("run", runs)):
