@@ -47,7 +47,7 @@ class Driver:
                 done.result()
 
     def _place(self, where: str, namespace: str, service: str, **more: Any) -> tuple[Place, Deployment]:
-        deployment = Deployment.model_validate({"where": where, "namespace": namespace, "ready_seconds": 40} | more)
+        deployment = Deployment.model_validate({"where": where, "namespace": namespace, "ready_seconds": 20} | more)
         cluster, guard = self.cluster(namespace), Guard()
         target = target_for(deployment, service, guard, cluster)
         assert isinstance(target, KServe)
@@ -55,9 +55,9 @@ class Driver:
         store = KubernetesStore(cluster, service, lease_seconds=5)
         return Place(target, store, None, deployment, guard=guard), deployment
 
-    def _life(self, where: str, service: str, **more: Any) -> None:
+    def _life(self, where: str, service: str) -> None:
         """Deployed; a challenger staged and given traffic; taken back or promoted; what people and Events are told."""
-        place, deployment = self._place(where, MODELS, service, **more)
+        place, deployment = self._place(where, MODELS, service)
         one, two = (release(service, number, f"file:///models/{service}/{number}", deployment, {}) for number in "12")
         place.target.check()
         self._commanded(place)
@@ -98,7 +98,10 @@ class Driver:
     def _by_files(self, folder: Path) -> None:
         given = {"gitops": GitOps(folder=str(folder))}
         with applied_by_another_tool(Cluster(self._server.client(), MODELS, patience_seconds=5), folder):
-            self._life("knative", "by-files", **given)
+            place, deployment = self._place("two-services", MODELS, "by-files", **given)
+            place.target.check()
+            place.target.deploy(release("by-files", "1", "file:///models/by-files/1", deployment, {}))
+            place.target.remove()
 
     def trainings(self) -> None:
         """A training in several pods by each operator."""

@@ -161,7 +161,7 @@ async def main():
     parser = argparse.ArgumentParser()
     for name in ("--name", "--revision", "--host", "--port", "--bundle"):
         parser.add_argument(name, default="")
-    given = parser.parse_args()
+    given, _ = parser.parse_known_args()  # the real server takes more
     if os.environ.get("MODEL_REFUSE") == "1":
         print("BadBundle: the model was altered: its digest is not the one in bundle.json.", file=sys.stderr)
         return 1
