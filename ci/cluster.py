@@ -158,7 +158,7 @@ def plan(exists: bool) -> list[Step]:
         Step(
             "the suite's images",
             (
-                Command(("docker", "buildx", "bake", "--file=images/docker-bake.hcl", "--load", "cluster")),
+                Command(("docker", "buildx", "bake", "--file=images/docker-bake.hcl", "--load", *targets())),
                 _kind("load", "docker-image", f"--name={NAME}", *images()),
             ),
         ),
@@ -176,6 +176,11 @@ def plan(exists: bool) -> list[Step]:
 def images() -> list[str]:
     """The images that the road needs on a cluster without GPUs."""
     return [names.DATA, names.CONTROL, names.TRAIN_SKLEARN, names.SERVING]
+
+
+def targets() -> list[str]:
+    """Their targets in the bake file."""
+    return [one.rsplit("/", 1)[-1].split(":")[0] for one in images()]
 
 
 def _database_secret() -> tuple[str, ...]:
