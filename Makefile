@@ -99,17 +99,20 @@ clean: stop ## end the services, then remove the environment and all local state
 	@rm -rf $(VENV) .venv-infra .venv-ci .venv-airflow .sluiceway build .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
 # An environment is made anew only when what it is made from has changed.
-$(VENV)/run.stamp: pyproject.toml constraints.txt
+$(VENV)/python.stamp: pyproject.toml constraints.txt
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "Sluiceway needs Python 3.11 or newer: install it, or name one with make PYTHON=/path/to/python3" >&2; exit 1; fi
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Sluiceway needs Python 3.11 or newer, and $(PYTHON) is not: name another with make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "Setting up $(VENV) (once; a few minutes)…"
 	@"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/run.stamp: $(VENV)/python.stamp
 	@$(PIP) --editable .
 	@touch $@
 
-$(VENV)/test.stamp: $(VENV)/run.stamp
-	@echo "Adding what the tests need (once)…"
+# All at once is sooner done than what a run needs first.
+$(VENV)/test.stamp: $(VENV)/python.stamp
 	@$(PIP) --editable '.[test]'
-	@touch $@
+	@touch $(VENV)/run.stamp $@
