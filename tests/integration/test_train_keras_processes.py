@@ -61,7 +61,7 @@ def test_killed_at_random_moments_it_ends_bit_equal_with_an_undisturbed_run(tmp_
     assert undisturbed.exitcode == 0
     seed = random.randrange(10**6)
     moments, positions = random.Random(seed), []
-    for signal_number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+    for signal_number in (signal.SIGKILL, signal.SIGTERM):
         process = processes(train, features, tmp_path / "b", tmp_path / "b.npy")
         saved = wait_for_a_save(tmp_path / "b", process)
         time.sleep(moments.uniform(0, 0.1))
