@@ -14,6 +14,7 @@ import yaml
 from components.errors import BadInput
 from components.files import whole_file
 from pipelines.catalog import Entry, catalog
+from pipelines.pinning import Pins, pins
 
 _TYPES = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool, "STRUCT": dict, "LIST": list}
 
@@ -41,19 +42,26 @@ def entry(name: str) -> Entry:
     return known[name]
 
 
-def compile_package(name: str, path: Path) -> None:
+def compile_package(name: str, path: Path, pinned: Pins | None = None) -> None:
     """Compile a pipeline to KFP IR YAML, whole.
 
+    Args:
+        name: the pipeline's.
+        path: where to.
+        pinned: what stands for the images; None goes by ``images/lock.json`` where there is one.
+
     Raises:
-        BadInput: there is no such pipeline.
+        BadInput: there is no such pipeline, or the lock of the images is wrong or lacks one.
     """
     function = entry(name).function()
+    pinned = pinned or pins()
     from kfp import compiler
 
     with whole_file(path) as aside:
         named = aside.with_suffix(".yaml")  # the compiler goes by the suffix
         compiler.Compiler().compile(function, package_path=str(named))
-        named.rename(aside)
+        aside.write_text(pinned.applied(named.read_text(encoding="utf-8")), encoding="utf-8")
+        named.unlink()
 
 
 def check_caching_is_decided(name: str) -> None:
@@ -67,8 +75,8 @@ def check_caching_is_decided(name: str) -> None:
 
     if tasks := undecided(function):
         raise BadInput(
-            f"Pipeline {name} does not say whether to cache {', '.join(tasks)}, and kfp does unless told otherwise: call "
-            "set_caching_options(True) or (False) on each."
+            f"Pipeline {name} does not say whether to cache {', '.join(tasks)}, and kfp does unless told otherwise: "
+            "call set_caching_options(True) or (False) on each."
         )
 
 
@@ -95,9 +103,14 @@ def version_name(path: Path) -> str:
     return f"{where[:12] or 'no-commit'}{mark}-{digest(path)[:12]}"
 
 
+def documents(path: Path) -> list[dict[str, Any]]:
+    """A package's documents: the pipeline spec, and what is said of it for Kubernetes where anything is."""
+    return list(yaml.load_all(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
 def parameters(path: Path) -> dict[str, Parameter]:
     """The parameters that a package takes, in its own order."""
-    return parameters_of(next(yaml.safe_load_all(path.read_text(encoding="utf-8"))))
+    return parameters_of(documents(path)[0])
 
 
 def parameters_of(spec: dict[str, Any]) -> dict[str, Parameter]:
