@@ -2,6 +2,8 @@
 
 import json
 import sys
+import tempfile
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +13,7 @@ from rich.table import Table
 
 from components.errors import SluicewayError
 from components.settings import settings
-from pipelines import catalog, lint_cli, new_cli, rollout_cli, upload_cli
+from pipelines import catalog, lint_cli, new_cli, rollout_cli, runs_cli, schedule_cli, upload_cli
 from pipelines.catalog import CATALOG
 from pipelines.clear_errors import clear_errors
 
@@ -30,6 +32,18 @@ app.add_typer(rollout_cli.app, name="rollout")
 app.command()(lint_cli.lint)
 app.add_typer(new_cli.app, name="new")
 app.command()(upload_cli.upload)
+for _command in (runs_cli.submit, runs_cli.runs, runs_cli.logs, runs_cli.retry, runs_cli.terminate):
+    app.command()(_command)
+app.add_typer(schedule_cli.app, name="schedule")
+
+
+class PackageFormat(StrEnum):
+    """What a pipeline is compiled to."""
+
+    KFP = "kfp"
+    KUBERNETES = "kubernetes"
+    BOTH = "both"
+
 
 JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
 
@@ -38,20 +52,43 @@ JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON obje
 def compile_(
     names: Annotated[list[str] | None, typer.Argument(help="Pipelines to compile; all when none is named.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write the packages to.")] = Path("build"),
+    format_: Annotated[
+        PackageFormat,
+        typer.Option("--format", help="KFP's own YAML, or its Kubernetes resources for GitOps (in OUT/kubernetes)."),
+    ] = PackageFormat.KFP,
+    lock: Annotated[
+        Path | None, typer.Option(help="The images' digests; by default images/lock.json, where there is one.")
+    ] = None,
+    registry: Annotated[
+        str, typer.Option(envvar="SLUICEWAY_REGISTRY", help="Take the images from here, as in ghcr.io/acme.")
+    ] = "",
+    namespace: Annotated[str, typer.Option(help="Namespace of the Kubernetes resources.")] = "",
+    code_url: Annotated[
+        str, typer.Option(envvar="SLUICEWAY_CODE_URL", help="Where the source is, for the Kubernetes resources.")
+    ] = "",
 ) -> None:
     """Compile pipelines to KFP packages, the same byte for byte on every machine.
 
-    The package that `run` executes here is the one that CI uploads to a cluster. A pipeline in which a task does not
-    say whether it is cached is refused.
-    """
-    from pipelines.packages import check_caching_is_decided, compile_package, digest
+    The package that `run` executes here is the one that CI uploads to a cluster. Images are pinned by digest where
+    there is a lock. A pipeline in which a task does not say whether it is cached is refused.
 
-    with clear_errors():
+    Example: sluiceway compile --format both --namespace kubeflow
+    """
+    from pipelines.manifests_out import write_manifests
+    from pipelines.packages import check_caching_is_decided, compile_package, digest
+    from pipelines.pinning import pins
+
+    with clear_errors(), tempfile.TemporaryDirectory() as aside:
+        pinned = pins(lock, registry)
         for name in names or catalog.names():
-            path = out / f"{name}.yaml"
+            path = (Path(aside) if format_ is PackageFormat.KUBERNETES else out) / f"{name}.yaml"
             check_caching_is_decided(name)
-            compile_package(name, path)
-            typer.echo(f"{path}  sha256:{digest(path)}")
+            compile_package(name, path, pinned)
+            if format_ is not PackageFormat.KUBERNETES:
+                typer.echo(f"{path}  sha256:{digest(path)}")
+            if format_ is not PackageFormat.KFP:
+                resources = out / "kubernetes" / path.name
+                typer.echo(f"{resources}  {write_manifests(path, resources, namespace, code_url)}")
 
 
 @app.command()
@@ -86,7 +123,7 @@ def run(
         entry(pipeline)
         if package is not None and not package.is_file():
             raise SluicewayError(f"There is no package {package}: write one with `sluiceway compile`.")
-        request = Request(pipeline, _pairs(set_ or []), package, cache=not no_cache)
+        request = Request(pipeline, runs_cli.pairs(set_ or []), package, cache=not no_cache)
         result = run_and_report(request, Console(stderr=as_json))
     if as_json:
         sys.stdout.write(result.model_dump_json() + "\n")
@@ -98,8 +135,6 @@ def parameters(
     pipeline: Annotated[str, typer.Argument(help=f"Which pipeline: {', '.join(CATALOG)}.")] = "train-and-deploy",
 ) -> None:
     """List a pipeline's parameters with their types, defaults and meaning."""
-    import tempfile
-
     from pipelines import packages
 
     with clear_errors(), tempfile.TemporaryDirectory() as folder:
@@ -206,16 +241,6 @@ def demo(
     with clear_errors():
         ok = play(Console(), requests)
     raise typer.Exit(0 if ok else 1)
-
-
-def _pairs(given: list[str]) -> dict[str, str]:
-    pairs = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--set")
-        pairs[name.strip()] = value
-    return pairs
 
 
 if __name__ == "__main__":

@@ -32,3 +32,8 @@ def where(key: str, operation: str, value: str | list[str]) -> str:
     """
     given: dict[str, Any] = {"string_values": {"values": value}} if isinstance(value, list) else {"string_value": value}
     return json.dumps({"predicates": [{"key": key, "operation": operation} | given]})
+
+
+def all_of(*filters: str) -> str:
+    """A filter that wants all of these."""
+    return json.dumps({"predicates": [one for given in filters for one in json.loads(given)["predicates"]]})

@@ -1,6 +1,5 @@
 """Schedules on a KFP server: what is there, and the steps that make it what is declared."""
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -11,7 +10,7 @@ from components.errors import Busy, Refused, Unanswered
 from pipelines.server import found
 from pipelines.server.connection import Connection
 from pipelines.server.in_use import UNFINISHED
-from pipelines.server.pages import every
+from pipelines.server.pages import all_of, every, where
 from pipelines.server.schedules import Document, check_parameters
 from pipelines.server.schedules_plan import Change, Existing, Step, Wanted, plan
 
@@ -192,18 +191,17 @@ def _existing(connection: Connection, one: Any, digest: str, look: bool) -> Exis
 def _history(connection: Connection, recurring_run_id: str) -> tuple[datetime | None, bool]:
     """When a recurring run last started a run, and whether one of its runs is going on."""
     last = _newest(connection, recurring_run_id)
-    going_on = {"key": "state", "operation": "IN", "string_values": {"values": UNFINISHED}}
-    return (last.scheduled_at, _newest(connection, recurring_run_id, going_on) is not None) if last else (None, False)
+    going_on = _newest(connection, recurring_run_id, where("state", "IN", UNFINISHED)) if last else None
+    return (last.scheduled_at if last else None), going_on is not None
 
 
-def _newest(connection: Connection, recurring_run_id: str, *predicates: dict[str, Any]) -> Any:
+def _newest(connection: Connection, recurring_run_id: str, *filters: str) -> Any:
     """The newest run that a recurring run has started, of those that fit."""
-    mine = {"key": "recurring_run_id", "operation": "EQUALS", "string_value": recurring_run_id}
     listed = connection.client.runs.run_service_list_runs(
         namespace=connection.namespace,
         page_size=1,
         sort_by="created_at desc",
-        filter=json.dumps({"predicates": [mine, *predicates]}),
+        filter=all_of(where("recurring_run_id", "EQUALS", recurring_run_id), *filters),
     )
     return next(iter(listed.runs or []), None)
 
