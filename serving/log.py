@@ -19,7 +19,7 @@ class JsonLines(logging.Formatter):
     """One JSON object per record, on one line; a traceback is in ``exception``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write time (seconds since the epoch), level, logger, message, and request and exception where there are any."""
+        """Write time (seconds since the epoch), level, logger, message; request and exception if there are any."""
         line = {
             "time": record.created,
             "level": record.levelname.lower(),
