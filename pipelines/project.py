@@ -17,7 +17,7 @@ class Ignore(BaseModel):
 
     rule: str
     package: str
-    on: str = "*"
+    on: str | tuple[str, ...] = "*"
     reason: str = ""
 
 

@@ -27,7 +27,7 @@ class Suppression:
         reason: why; empty where nobody said.
         at: the line of the package that it is about; None for any.
         package: pattern of the package's name.
-        on: pattern of the task, parameter or component.
+        on: patterns of the task, parameter or component; one of them is enough.
     """
 
     file: str
@@ -36,7 +36,7 @@ class Suppression:
     reason: str
     at: int | None = None
     package: str = "*"
-    on: str = "*"
+    on: tuple[str, ...] = ("*",)
 
     def covers(self, finding: Finding, package: Package) -> bool:
         """Whether it is about a finding."""
@@ -44,7 +44,7 @@ class Suppression:
             finding.rule == self.rule
             and self.at in (None, finding.line)
             and fnmatch(package.name, self.package)
-            and fnmatch(finding.subject, self.on)
+            and any(fnmatch(finding.subject, pattern) for pattern in self.on)
         )
 
 
@@ -71,7 +71,8 @@ def in_project(project: Project) -> Iterator[Suppression]:
     file = _shown(project.file)
     for index, one in enumerate(project.ignores):
         line = headers[index] if index < len(headers) else 1
-        yield Suppression(file, line, one.rule, one.reason.strip(), None, one.package, one.on)
+        on = (one.on,) if isinstance(one.on, str) else one.on
+        yield Suppression(file, line, one.rule, one.reason.strip(), None, one.package, on)
 
 
 def _shown(file: Path) -> str:

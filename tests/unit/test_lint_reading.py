@@ -121,7 +121,7 @@ CONFIG = """\
 [[tool.sluiceway.lint.ignore]]
 rule = "SW004"
 package = "sending"
-on = "sen*"
+on = ["fetch", "sen*"]
 reason = "it may run once"
 
 [[tool.sluiceway.lint.ignore]]
