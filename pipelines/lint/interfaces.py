@@ -13,6 +13,9 @@ from pipelines.lint.package import INJECTED, Package
 from pipelines.lint.spot import Spot
 from pipelines.lint.versions import allows_breaking
 
+PIPELINE = "(pipeline)"
+"""Stands among the components' names for the pipeline, which may be called like one of them."""
+
 _ANY = "system.Artifact"
 
 
@@ -76,8 +79,8 @@ class Change:
 
 
 def interfaces_of(package: Package) -> dict[str, Located]:
-    """The pipeline's own interface, by its name, and its components', by theirs."""
-    found = {package.name: Located(_interface(package.spec["root"]), package.spec["root"])}
+    """The pipeline's own interface, and its components' by their names."""
+    found = {PIPELINE: Located(_interface(package.spec["root"]), package.spec["root"])}
     for task in package.tasks:
         here = Located(_interface(task.component), task.component)
         name = task.function
@@ -170,8 +173,8 @@ def release(package: Package, folder: Path, version: str) -> Path:
         for name in before.interfaces.keys() & now.keys():
             for change in breaks(before.interfaces[name], now[name]):
                 raise BadInput(
-                    f"{name} {change.text} since {before.version}, which {version} does not allow: `sluiceway lint` "
-                    "says more."
+                    f"{package.name}: {name} {change.text} since {before.version}, which {version} does not allow; "
+                    "`sluiceway lint` says more."
                 )
     path = folder / f"{package.name}.json"
     interfaces = {

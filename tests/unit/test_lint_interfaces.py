@@ -94,7 +94,7 @@ def package(wire):
     wire.__doc__ = "Count.\n\nArgs:\n    uri: Where.\n    url: Where.\n    by: How.\n    top: How many."
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "package.yaml"
-        compiler.Compiler().compile(dsl.pipeline(name="counting", description="Counts.")(wire), str(path))
+        compiler.Compiler().compile(dsl.pipeline(name="load", description="Counts.")(wire), str(path))
         return path.read_text()
 
 
@@ -112,7 +112,7 @@ def at(repository, version, wire):
     """Take the repository to a version and another wiring of its pipeline."""
     (repository / "pyproject.toml").write_text(f'[project]\nname = "mine"\nversion = "{version}"\n')
     (repository / "build").mkdir(exist_ok=True)
-    (repository / "build" / "counting.yaml").write_text(package(wire))
+    (repository / "build" / "load.yaml").write_text(package(wire))
 
 
 def findings(*options):
@@ -147,17 +147,17 @@ def test_a_version_is_released_with_one_interface(repository):
 
 
 def test_a_breaking_change_is_not_released_under_a_version_that_forbids_it(repository):
-    kept = (repository / "released" / "counting.json").read_text()
+    kept = (repository / "released" / "load.json").read_text()
     at(repository, "0.3.2", newly_required)
     assert CliRunner().invoke(app, ["lint", "--release"]).exit_code == 1
-    assert (repository / "released" / "counting.json").read_text() == kept
+    assert (repository / "released" / "load.json").read_text() == kept
 
 
 def test_a_released_interface_that_was_damaged_is_named(repository):
-    (repository / "released" / "counting.json").write_text('{"pipeline": "counting"')
+    (repository / "released" / "load.json").write_text('{"pipeline": "load"')
     result = CliRunner().invoke(app, ["lint"])
     assert result.exit_code == 1
-    assert "counting.json is not what `sluiceway lint --release` writes" in result.stderr
+    assert "load.json is not what `sluiceway lint --release` writes" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipelines.lint.findings import Severity
-from pipelines.lint.interfaces import breaks, interfaces_of, released
+from pipelines.lint.interfaces import PIPELINE, breaks, interfaces_of, released
 from pipelines.lint.package import Package
 from pipelines.lint.rule import Found, Rule
 from pipelines.lint.versions import allows_breaking, next_breaking
@@ -18,11 +18,11 @@ def _check(package: Package, project: Project) -> Iterator[Found]:
     for name, interface in before.interfaces.items():
         if name not in now:
             continue  # it may still exist, and this pipeline not use it
-        what = "The pipeline" if name == package.name else f"Component {name}"
+        what = "The pipeline" if name == PIPELINE else f"Component {name}"
         for change in breaks(interface, now[name].interface):
             yield Found(
                 now[name].line(change.subject),
-                name,
+                package.name if name == PIPELINE else name,
                 f"{what} {change.text} since {before.version}: what uses it breaks; take that back, or raise the "
                 f"version to {next_breaking(before.version)}.",
             )
