@@ -59,9 +59,7 @@ def compile_(
     lock: Annotated[
         Path | None, typer.Option(help="The images' digests; by default images/lock.json, where there is one.")
     ] = None,
-    registry: Annotated[
-        str, typer.Option(envvar="SLUICEWAY_REGISTRY", help="Take the images from here, as in ghcr.io/acme.")
-    ] = "",
+    registry: Annotated[str, typer.Option(help="Take the images from here instead, as in ghcr.io/acme.")] = "",
     namespace: Annotated[str, typer.Option(help="Namespace of the Kubernetes resources.")] = "",
     code_url: Annotated[
         str, typer.Option(envvar="SLUICEWAY_CODE_URL", help="Where the source is, for the Kubernetes resources.")

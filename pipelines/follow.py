@@ -13,6 +13,8 @@ _STARTING = re.compile(r"Executing task .*?'([a-z0-9-]+)'")
 _RETRYING = re.compile(r"Task (\S+) failed \(attempt \d+/\d+\)\. Retrying")
 _MENDABLE = {"Unreachable", "Interrupted"}
 """Failures that may be gone at the next attempt; a step that says no word was killed, which is one too."""
+_LONG = {"train", "search", "rollout"}
+"""Steps that go on where they were. Any other is quickly started anew by whoever sits here, and gives up at once."""
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Follower:
             return True
         if retrying := _RETRYING.search(stripped):
             step = self.record.step(component(retrying[1]))
-            self.in_vain = step.state is State.FAILED and step.error_kind not in _MENDABLE
+            self.in_vain = step.name not in _LONG or (step.state is State.FAILED and step.error_kind not in _MENDABLE)
             return True
         if starting := _STARTING.search(stripped):
             step = self.record.step(component(starting[1]))

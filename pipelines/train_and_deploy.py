@@ -9,13 +9,19 @@ from components.register.component import register
 from components.rollout.component import rollout, settle
 from components.stage.component import stage
 from components.validate.component import validate
-from pipelines.training import trained, with_settings, with_webhook
+from pipelines.policy import governed, with_webhook
+from pipelines.training import trained
 
 
 @dsl.pipeline(
     name="train-and-deploy",
     display_name="Train and deploy",
-    description="From raw data to canary traffic: train a challenger, gate it, and roll it out if it is good.",
+    description=(
+        "From raw data to canary traffic: trains a challenger, holds it against the champion at a gate, and rolls it "
+        "out in steps under a judge. Set source_uri and target; everything else has a default that works. An object "
+        "such as plan or resources holds only what is to differ from its own defaults. What each parameter means is "
+        "written beside it under Pipeline Spec."
+    ),
 )
 def train_and_deploy(
     source_uri: str = "sklearn://breast_cancer",
@@ -105,7 +111,7 @@ def train_and_deploy(
     """
     run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
     settled = settle(model_name=model_name, source_uri=source_uri, deployment=deployment, run_id=run_id)
-    with dsl.ExitHandler(with_settings(settled, cached=False)):
+    with dsl.ExitHandler(governed(settled)):
         asked = {"trainer": trainer, "hyperparameters": hyperparameters, "device": device, "search": search}
         source = resolve(
             source_uri=source_uri,
@@ -125,11 +131,11 @@ def train_and_deploy(
             spot=spot,
             **asked,
         )
-        name = with_settings(source, cached=False).outputs["model_name"]
+        name = governed(source).outputs["model_name"]
         ingested = ingest(
             source_uri=source_uri, source_version=source.outputs["source_version"], read_options=read_options
         )
-        snapshot = with_settings(ingested, cached=True).outputs["snapshot"]
+        snapshot = governed(ingested).outputs["snapshot"]
         checked = validate(
             snapshot=snapshot,
             dataset=name,
@@ -140,7 +146,7 @@ def train_and_deploy(
         )
         prepared = features(
             snapshot=snapshot,
-            quarantine=with_settings(checked, cached=True).outputs["quarantine"],
+            quarantine=governed(checked).outputs["quarantine"],
             contract=checked.outputs["contract"],
             target=target,
             feature_spec=feature_spec,
@@ -148,7 +154,7 @@ def train_and_deploy(
             split_key=split_key,
             split_seed=split_seed,
         )
-        table = with_settings(prepared, cached=True).outputs["features"]
+        table = governed(prepared).outputs["features"]
         model = trained(
             table,
             source,
@@ -171,14 +177,14 @@ def train_and_deploy(
             margin=margin,
             seed=seed,
         )
-        with_settings(gate, cached=True)
+        governed(gate)
         # KFP's local runner resolves a condition only on an output named Output, the one of a plain return value.
         with dsl.If(gate.outputs["Output"] == True, name="passed the gate"):  # noqa: E712 - builds the condition
             version = register(model=model, decision=gate.outputs["decision"], model_name=name)
             acted = {"service": name, "predictions": gate.outputs["predictions"], "skew_tolerance": skew_tolerance}
             acted |= {"deployment": deployment, "plan": plan, "wait_seconds": wait_seconds, "run_id": run_id}
             staged = stage(
-                version=with_settings(version, cached=False).outputs["version"],
+                version=governed(version).outputs["version"],
                 model_uri=version.outputs["model_uri"],
                 lineage=version.outputs["lineage"],
                 champion_version=source.outputs["champion_version"],
@@ -188,8 +194,8 @@ def train_and_deploy(
                 **acted,
             )
             rolled_out = rollout(
-                revision=with_settings(staged, cached=False).outputs["Output"],
+                revision=governed(staged).outputs["Output"],
                 replay_per_second=replay_per_second,
                 **acted,
             )
-            with_webhook(with_settings(rolled_out, cached=False))
+            with_webhook(governed(rolled_out))

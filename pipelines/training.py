@@ -9,50 +9,8 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from components.train.component import search, train, train_job
-from components.train.schedule import SHARED_MEMORY
-
-DAY = 24 * 60 * 60
-TIMEOUT = 2 * DAY
-"""Seconds after which Kubernetes ends one attempt."""
-
-RETRIES = 5
-"""A reclaimed spot node ends an attempt; the next one goes on from its checkpoint."""
-
-_SETTINGS = {
-    name: name
-    for name in (
-        "MLFLOW_TRACKING_URI",
-        "SLUICEWAY_HOME",
-        "SLUICEWAY_PROMETHEUS",
-        "SLUICEWAY_PROMETHEUS_CA",
-        "SLUICEWAY_SIGNING_KEY",
-        "SLUICEWAY_STORE",
-        "SLUICEWAY_UI",
-        "SLUICEWAY_VERIFY_KEY",
-        "SLUICEWAY_WHERE",
-        "STORAGE_EMULATOR_HOST",  # in a cluster without buckets, what stands in for them
-    )
-}
-
-_SECRETS = {"webhook": "SLUICEWAY_WEBHOOK", "prometheus-token": "SLUICEWAY_PROMETHEUS_TOKEN"}
-
-ROLLOUT_RETRIES = 3
-"""A rollout whose pod was lost goes on where it was."""
-
-
-def with_settings(task: dsl.PipelineTask, *, cached: bool) -> dsl.PipelineTask:
-    """Give a step the cluster's settings, from a ConfigMap; on one machine it has them from its environment."""
-    task.set_caching_options(cached)
-    kubernetes.use_config_map_as_env(task, "sluiceway", _SETTINGS, optional=True)
-    kubernetes.use_config_map_as_volume(task, "sluiceway-verify", "/etc/sluiceway/verify", optional=True)
-    return task
-
-
-def with_webhook(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Give the rollout the address to tell people at, a secret, and let a lost pod be followed by another."""
-    kubernetes.use_secret_as_env(task, "sluiceway-rollout", _SECRETS, optional=True)
-    task.set_retry(num_retries=ROLLOUT_RETRIES, backoff_duration="30s", backoff_factor=2)
-    return task
+from components.train.schedule import MOST_WORKERS, SHARED_MEMORY
+from pipelines.policy import governed
 
 
 def trained(table: Any, source: dsl.PipelineTask, accelerator_type: str, nodes: int, **given: Any) -> dsl.OneOf:
@@ -72,10 +30,11 @@ def trained(table: Any, source: dsl.PipelineTask, accelerator_type: str, nodes: 
 
     def searched(gpu: bool) -> dsl.Collected:
         names = ("model_name", "trainer", "hyperparameters", "seed", "search", "device")
-        with dsl.ParallelFor(source.outputs["workers"], name="workers") as worker:
+        # All at once: they share one list of trials.
+        with dsl.ParallelFor(source.outputs["workers"], name="workers", parallelism=MOST_WORKERS) as worker:
             asked = {name: given[name] for name in names}
             task = search(features=table, worker=worker, workers=source.outputs["workers"], **asked)
-            _placed(task, source, accelerator_type if gpu else "", cached=False)
+            _placed(task, source, accelerator_type if gpu else "")
         return dsl.Collected(task.output)
 
     def made(gpu: bool, found: dsl.Collected | list[Any]) -> dsl.PipelineTask:
@@ -98,11 +57,11 @@ def trained(table: Any, source: dsl.PipelineTask, accelerator_type: str, nodes: 
 
 
 def _placed(
-    task: dsl.PipelineTask, source: dsl.PipelineTask, accelerator: Any, *, cached: bool = True, image: bool = True
+    task: dsl.PipelineTask, source: dsl.PipelineTask, accelerator: Any, *, image: bool = True
 ) -> dsl.PipelineTask:
-    """Say what a training step runs in, on which nodes, and what becomes of it when it fails."""
+    """Say what a training step runs in and on which nodes."""
     asked = source.outputs
-    with_settings(task, cached=cached)
+    governed(task)
     task.set_cpu_request(asked["cpu_request"]).set_cpu_limit(asked["cpu_limit"])
     task.set_memory_request(asked["memory_request"]).set_memory_limit(asked["memory_limit"])
     channels = [asked[name] for name in ("cpu_request", "cpu_limit", "memory_request", "memory_limit")]
@@ -117,7 +76,4 @@ def _placed(
     kubernetes.add_toleration_json(task, asked["tolerations"])
     if image:  # the pods of a job get theirs from the step that submits it
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", "Memory", SHARED_MEMORY)  # noqa: S108 - a mount
-    kubernetes.use_secret_as_volume(task, "sluiceway-signing", "/etc/sluiceway/signing", optional=True)
-    kubernetes.set_timeout(task, TIMEOUT)
-    # Argo stops to retry when backoff_max_duration has passed since the first attempt began, not since the last failed.
-    return task.set_retry(RETRIES, backoff_duration="10s", backoff_factor=3.0, backoff_max_duration=f"{7 * DAY}s")
+    return kubernetes.use_secret_as_volume(task, "sluiceway-signing", "/etc/sluiceway/signing", optional=True)

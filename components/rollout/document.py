@@ -115,7 +115,7 @@ def _model(name: str, storage_uri: str, env: dict[str, str], deployment: Deploym
     if ours:
         model |= {"runtime": OURS, **_probes(name)}
     if ours or deployment.image:
-        model["image"] = deployment.image or images.SERVING
+        model["image"] = deployment.image or images.for_serving()
     if "path" not in deployment.storage:
         model["storageUri"] = storage_uri
     if deployment.storage:

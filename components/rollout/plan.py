@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from components.parameters import parsed
 from components.rollout.freeze import Freeze
 
+LONGEST_SECONDS = 6 * 24 * 60 * 60
+"""The longest that a plan may give a rollout: less than the time after which its pod is ended."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,7 +99,7 @@ class RolloutPlan(_Frozen):
     min_requests: int = Field(default=200, ge=20)
     min_seconds: float = Field(default=1, ge=0)
     max_seconds: float = Field(default=120, gt=0)
-    max_total_seconds: float = Field(default=24 * 60 * 60, gt=0)
+    max_total_seconds: float = Field(default=24 * 60 * 60, gt=0, le=LONGEST_SECONDS)
     max_down_seconds: float = Field(default=30, gt=0)
     on_unclear: Literal["roll_back", "halt"] = "roll_back"
     shadow_per_second: float = Field(default=0, ge=0)
