@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help run test test-unit test-cluster test-airflow cluster cluster-down cluster-named demo bench compile lint \
-	check-packages lint-packages install images images-push golden-diff check-ci check-infra golden docs dashboards clean stop
+	check-packages lint-packages install run-on-kfp images images-push golden-diff check-ci check-infra golden docs dashboards clean stop
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ golden-diff: compile ## write what changed in the packages since a commit to dif
 
 check-ci: ## lint the CI definitions and scripts, in an environment of its own (needs npm and Java for two of the linters)
 	@PYTHON="$(PYTHON)" STRICT="$(or $(STRICT),0)" sh ci/check.sh
+
+run-on-kfp: install ## run build/train-and-deploy.yaml on a KFP server and wait, as delivery does on staging: KEY=job's id
+	@$(BIN)/sluiceway submit build/train-and-deploy.yaml --service-account sluiceway-deploy --set model_name=staging-check \
+		--set 'deployment={"namespace": "models", "service_account": "sluiceway-server"}' --key "$(KEY)" --wait
 
 images: ## build the images (needs docker buildx)
 	@docker buildx bake --file images/docker-bake.hcl

@@ -60,7 +60,11 @@ def sluiceway(*words: str) -> str:
 
 def submit(model: str, **parameters: object) -> Plain:
     sluiceway("upload", "train-and-deploy")
-    given = {"model_name": model, "plan": json.dumps(PLAN), "deployment": json.dumps({"namespace": NAMESPACE})}
+    given = {
+        "model_name": model,
+        "plan": json.dumps(PLAN),
+        "deployment": json.dumps({"namespace": NAMESPACE, "service_account": "sluiceway-server"}),
+    }
     set_ = [f"--set={name}={value}" for name, value in (given | parameters).items()]
     said = sluiceway("submit", "train-and-deploy", *set_, "--service-account=sluiceway-deploy", "--wait", "--json")
     return json.loads(said)
