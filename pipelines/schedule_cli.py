@@ -81,7 +81,7 @@ def diff_(server: Options, path: PathArgument = Path("schedules"), as_json: Json
         document = schedules.read(path)
         with connect(server) as connection:
             wanted = schedules_apply.resolve(connection, document, make=False)
-            changes = plan(wanted, schedules_apply.observe(connection, document.owner, wanted), _now())
+            changes = plan(wanted, schedules_apply.observe(connection, document.owner, wanted, show=True), _now())
     if as_json:
         sys.stdout.write(json.dumps({"changes": [schedules_view.as_json(one) for one in changes]}, default=str) + "\n")
     else:

@@ -48,8 +48,10 @@ def resolve(connection: Connection, document: Document, make: bool) -> list[Want
     return [Wanted(one, pipeline, version, experiments[one.experiment]) for one, pipeline, version in wanted]
 
 
-def observe(connection: Connection, owner: str, wanted: Iterable[Wanted]) -> list[Existing]:
+def observe(connection: Connection, owner: str, wanted: Iterable[Wanted], show: bool = False) -> list[Existing]:
     """An owner's recurring runs; of those that are not as declared, their runs are looked at too.
+
+    With ``show``, what a person sees of these is there as well.
 
     One is ours by the mark in its description and by its name, so that a copy that somebody makes in the UI, which
     gets another name, is theirs.
@@ -68,7 +70,13 @@ def observe(connection: Connection, owner: str, wanted: Iterable[Wanted]) -> lis
     def settled(one: Any, digest: str) -> bool:
         return names.count(one.display_name) == 1 and (one.display_name, digest, one.status == "ENABLED") in right
 
-    return [_existing(connection, one, digest, not settled(one, digest)) for one, digest in ours]
+    held = []
+    for one, digest in ours:
+        known = settled(one, digest)
+        last, active = (None, False) if known else _history(connection, one.recurring_run_id)
+        shown = _shown(connection, one) if show and not known else {}
+        held.append(_existing(one, digest, last, active, shown))
+    return held
 
 
 def apply(
@@ -172,8 +180,7 @@ def _body(owner: str, wanted: Wanted, start: datetime | None) -> dict[str, Any]:
     return body | ({"service_account": one.service_account} if one.service_account else {})
 
 
-def _existing(connection: Connection, one: Any, digest: str, look: bool) -> Existing:
-    last, active = _history(connection, one.recurring_run_id) if look else (None, False)
+def _existing(one: Any, digest: str, last: datetime | None, active: bool, shown: dict[str, Any]) -> Existing:
     trigger = one.trigger.cron_schedule or one.trigger.periodic_schedule if one.trigger else None
     return Existing(
         id=one.recurring_run_id,
@@ -184,7 +191,7 @@ def _existing(connection: Connection, one: Any, digest: str, look: bool) -> Exis
         start=trigger.start_time if trigger else None,
         last=last,
         active=active,
-        shown=_shown(connection, one) if look else {},
+        shown=shown,
     )
 
 

@@ -78,7 +78,7 @@ class Existing:
 
     @property
     def come_to(self) -> datetime:
-        """Up to when it has done its work."""
+        """Up to when its work is done."""
         return self.last or self.start or self.created
 
 
@@ -174,7 +174,7 @@ def start_of(schedule: Schedule, others: Sequence[Existing], now: datetime) -> d
     for one that takes the place of another, and for one that is to catch up; not for one that is new.
     """
     if others:
-        come_to = min(now, max(one.come_to for one in others))
+        come_to = max(one.last or (min(one.start, now) if one.start else one.created) for one in others)
         return max(come_to, schedule.start) if schedule.start else come_to
     if schedule.start is None or schedule.start > now or schedule.catch_up:
         return schedule.start

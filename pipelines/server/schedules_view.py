@@ -1,6 +1,7 @@
 """Schedules as a person sees them: what would change, as a diff, and what there is."""
 
 import difflib
+import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -87,6 +88,8 @@ def _lines(change: Change) -> Iterator[str]:
 
 
 def _text(given: dict[str, Any]) -> str:
+    if "parameters" in given:  # in whatever order the server keeps them
+        given = given | {"parameters": json.loads(json.dumps(given["parameters"], sort_keys=True))}
     return yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=110) if given else ""
 
 
