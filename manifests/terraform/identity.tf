@@ -6,10 +6,11 @@ locals {
   steps   = setproduct(var.pipelines_namespaces, ["sluiceway-train", "sluiceway-deploy"])
   servers = setproduct(var.serving_namespaces, ["sluiceway-server"])
 
-  # Who may do what on which bucket. Steps log their models through MLflow, which keeps them.
+  # Who may do what on which bucket. Steps log their models through MLflow, which keeps them; the rollout copies what is to
+  # be served into the store, where the model servers read it.
   rights = concat(
     [for pod in local.steps : { pod = pod, bucket = "data", role = "roles/storage.objectUser" }],
-    [for pod in concat(local.steps, local.servers) : { pod = pod, bucket = "models", role = "roles/storage.objectViewer" }],
+    [for pod in local.servers : { pod = pod, bucket = "data", role = "roles/storage.objectViewer" }],
     [{ pod = ["mlflow", "mlflow"], bucket = "models", role = "roles/storage.objectUser" }],
   )
 }

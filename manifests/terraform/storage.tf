@@ -1,8 +1,9 @@
 locals {
   buckets = {
-    # Contracts, snapshots, checkpoints and reference samples (SLUICEWAY_STORE), and what KFP keeps between the steps.
+    # Contracts, checkpoints, reference samples and the bundles that are served (SLUICEWAY_STORE), and what KFP keeps
+    # between the steps.
     data = "${var.project}-${var.name}-data"
-    # Bundles: what is served, and what a rollback needs. Nothing is deleted by age.
+    # MLflow's artifacts: every bundle that was ever registered.
     models = "${var.project}-${var.name}-models"
   }
 }
