@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help run test test-unit test-cluster test-airflow cluster cluster-down cluster-named demo bench compile lint \
-	check-packages lint-packages install run-on-kfp images images-push golden-diff check-ci check-infra golden docs dashboards clean stop
+	check-packages lint-packages install run-on-kfp images images-push images-lock image-bases image-envs sbom audit golden-diff check-ci check-infra golden docs dashboards clean stop
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,11 +71,30 @@ run-on-kfp: install ## run build/train-and-deploy.yaml on a KFP server and wait,
 	@$(BIN)/sluiceway submit build/train-and-deploy.yaml --service-account sluiceway-deploy --set model_name=staging-check \
 		--set 'deployment={"namespace": "models", "service_account": "sluiceway-server"}' --key "$(KEY)" --wait
 
-images: ## build the images (needs docker buildx)
-	@docker buildx bake --file images/docker-bake.hcl
+# The commit's own time, so that the same commit makes the same bytes.
+BAKE = COMMIT="$$(git rev-parse HEAD)" SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" \
+	CREATED="$$(git log -1 --format=%cI)" docker buildx bake --file images/docker-bake.hcl
 
-images-push: ## build and push the images; their digests go to build/images.json
-	@mkdir -p build && docker buildx bake --file images/docker-bake.hcl --push --metadata-file build/images.json
+images: ## build the images (needs docker buildx): TARGETS=cpu for those without CUDA, CACHE=registry.example.com/cache
+	@CACHE="$(CACHE)" $(BAKE) $(TARGETS)
+
+images-push: ## build the images for every platform, push them, write their digests to build/images.json: REGISTRY=…
+	@mkdir -p build && RELEASE=true CACHE="$(CACHE)" $(BAKE) --metadata-file build/images.json $(TARGETS)
+
+images-lock: $(VENV)/run.stamp ## write images/lock.json from build/images.json: packages then name the images by digest
+	@$(BIN)/python -m images.lock build/images.json
+
+image-bases: $(VENV)/run.stamp ## pin the newest build of the Python that the images stand on (needs docker buildx)
+	@$(BIN)/python -m images.bases
+
+image-envs: $(VENV)/test.stamp ## install what images hold as their Dockerfile does, and use it: GROUPS="data serving"
+	@$(BIN)/python -m images.environments $(GROUPS)
+
+sbom: $(VENV)/run.stamp ## list what is installed (CycloneDX) in build/sbom, with a tool in an environment of its own
+	@PYTHON="$(PYTHON)" sh images/audit.sh sbom
+
+audit: ## look up known vulnerabilities of every pinned version, with a tool in an environment of its own
+	@PYTHON="$(PYTHON)" sh images/audit.sh audit
 
 test-airflow: $(VENV)/test.stamp ## run the DAG with a real Airflow, in an environment of its own, against a stand-in for KFP
 	@PYTHON="$(PYTHON)" sh integrations/airflow/test.sh
@@ -100,7 +119,7 @@ stop: ## end the services on this machine and everything they started
 	@if [ -x $(BIN)/sluiceway ]; then $(BIN)/sluiceway stop; else echo "nothing was running"; fi
 
 clean: stop ## end the services, then remove the environment and all local state
-	@rm -rf $(VENV) .venv-infra .venv-ci .venv-airflow .sluiceway build .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .venv-infra .venv-ci .venv-airflow .venv-audit .sluiceway build .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
 # An environment is made anew only when what it is made from has changed.
 $(VENV)/python.stamp: pyproject.toml constraints.txt

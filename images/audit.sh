@@ -1,0 +1,28 @@
+#!/bin/sh
+# `make sbom` and `make audit`: what is pinned, as a list for other tools, and what is known to be wrong with it. The
+# tools are no part of the suite and have an environment of their own.
+set -eu
+cd "$(dirname "$0")/.."
+tools=.venv-audit/bin/python
+
+[ -x "$tools" ] && [ -e .venv-audit/cyclonedx-bom-7.3.1 ] || {
+    rm -rf .venv-audit
+    "${PYTHON:-python3}" -m venv .venv-audit
+    "$tools" -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.3.1 pip-audit==2.10.0
+    touch .venv-audit/cyclonedx-bom-7.3.1
+}
+case "$1" in
+    sbom)
+        mkdir -p build/sbom
+        "$tools" -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible \
+            --output-file build/sbom/sluiceway.cdx.json .venv/bin/python
+        echo "build/sbom/sluiceway.cdx.json"
+        ;;
+    audit)
+        "$tools" images/audit.py constraints.txt
+        ;;
+    *)
+        echo "usage: images/audit.sh sbom|audit" >&2
+        exit 2
+        ;;
+esac
