@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.images import DATA
+from components.images import CONTROL
 
 
-@dsl.component(base_image=DATA, install_kfp_package=False)
+@dsl.component(base_image=CONTROL, install_kfp_package=False)
 def evaluate(
     features: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
