@@ -1,6 +1,7 @@
 """A connection to a KFP server, through kfp's own client."""
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -78,7 +79,7 @@ def connect(options: Options, say: Callable[[str], None] | None = None) -> Itera
 
             options = options.model_copy(update={"host": stack.enter_context(forwarded(options))})
         client = _client(options)
-        api = client.healthzs.healthz_service_get_healthz.__self__.api_client
+        api = api_client(client)
         api.rest_client = Transport(
             api.configuration, credentials(options), options.timeout_seconds, options.patience_seconds
         )
@@ -96,9 +97,18 @@ def connect(options: Options, say: Callable[[str], None] | None = None) -> Itera
 
 def _client(options: Options) -> Client:
     ca: dict[str, Any] = {"ssl_ca_cert": str(options.ca_file)} if options.ca_file else {}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")  # that it needs a v2 server, which is checked here
-        return Client(host=options.host or None, kube_context=options.kube_context or None, **ca)
+        client = Client(host=options.host or None, kube_context=options.kube_context or None, **ca)
+    named = options.host or os.environ.get("KF_PIPELINES_ENDPOINT")
+    if not named and api_client(client).configuration.host == kfp_server_api.Configuration().host:
+        raise BadInput("No KFP server is named: give --host, set SLUICEWAY_KFP_HOST, or use --port-forward.")
+    return client
+
+
+def api_client(client: Client) -> kfp_server_api.ApiClient:
+    """The layer below a client that sends requests: for those that kfp's client does not know."""
+    return client.healthzs.healthz_service_get_healthz.__self__.api_client
 
 
 def _namespace(options: Options, client: Client, server: versions.Server) -> str:

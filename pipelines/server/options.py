@@ -26,7 +26,7 @@ class Options(BaseSettings):
         iap_client_id: OAuth client of Google's Identity-Aware Proxy.
         port_forward: go through the Kubernetes API to the UI's pods, with the kubeconfig's rights.
         kube_context: context of the kubeconfig for ``port_forward``.
-        kube_namespace: where KFP is installed.
+        kube_namespace: where KFP is installed, for ``port_forward``.
         ca_file: certificate authority that signed the server's certificate.
         timeout_seconds: longest wait for one answer.
         patience_seconds: how long what passes (5xx, 429, lost connections) is waited out, for each request.

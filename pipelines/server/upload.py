@@ -172,25 +172,25 @@ def _make_version(connection: Connection, pipeline_id: str, package: Package) ->
     Two uploads of one package from two commits have two names, so the server takes both. Whoever then sees an older
     one, or one of the same second, deletes their own and looks again.
     """
-    client, ours = connection.client, []
 
     def find() -> Any:
         return next(iter(_same(connection, pipeline_id, package)), None)
 
     def make() -> Any:
-        made = client.pipeline_uploads.upload_pipeline_version(
+        return connection.client.pipeline_uploads.upload_pipeline_version(
             str(package.path), name=package.version, pipelineid=pipeline_id, description=package.description
         )
-        ours.append(made.pipeline_version_id)
-        return made
 
     while True:
         made = made_once(find, make, connection.patience)
         same = _same(connection, pipeline_id, package)
-        others = [one for one in same if one.pipeline_version_id != made.pipeline_version_id]
-        if made.pipeline_version_id not in ours or all(one.created_at > made.created_at for one in others):
+        ours = next((one for one in same if _name(one) == package.version), None)
+        others = [one for one in same if one is not ours]
+        if ours is None:
             return made
-        _delete(connection, pipeline_id, made)
+        if all(one.created_at > ours.created_at for one in others):
+            return ours
+        _delete(connection, pipeline_id, ours)
         time.sleep(random.uniform(0, connection.patience / 60))  # noqa: S311 - so that two do not go on in step
 
 

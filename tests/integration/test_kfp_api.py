@@ -125,18 +125,18 @@ def test_a_recurring_run_is_switched_and_deleted(kfp, pipeline, add, unique):
 
 
 def test_a_request_that_breaks_the_contract_is_refused_and_kept(kfp_api):
-    url = f"{kfp_api.url}/apis/v2beta1"
-    bad = [
-        httpx.post(f"{url}/pipelines", json={"display_name": "x", "nonsense": 1}),
-        httpx.post(f"{url}/pipelines", json={"display_name": 1}),
-        httpx.post(f"{url}/pipelines"),
-        httpx.get(f"{url}/pipelines", params={"nonsense": 1}),
-        httpx.get(f"{url}/pipelines", params={"page_size": "many"}),
-    ]
-    assert [one.status_code for one in bad] == [400] * 5
-    assert len(kfp_api.broken) == 5
-    kfp_api.broken.clear()
-    assert httpx.get(f"{url}/nonsense").status_code == 404
+    with httpx.Client(base_url=f"{kfp_api.url}/apis/v2beta1", trust_env=False) as http:
+        bad = [
+            http.post("/pipelines", json={"display_name": "x", "nonsense": 1}),
+            http.post("/pipelines", json={"display_name": 1}),
+            http.post("/pipelines"),
+            http.get("/pipelines", params={"nonsense": 1}),
+            http.get("/pipelines", params={"page_size": "many"}),
+        ]
+        assert [one.status_code for one in bad] == [400] * 5
+        assert len(kfp_api.broken) == 5
+        kfp_api.broken.clear()
+        assert http.get("/nonsense").status_code == 404
 
 
 def test_a_response_that_breaks_the_contract_is_noticed():

@@ -62,6 +62,13 @@ def test_patience_ends_with_what_the_server_says(kfp_api, options):
         assert kfp_api.count("GET", "/pipelines") > 1
 
 
+def test_a_server_that_says_nothing_is_given_up(kfp_api, options):
+    with connect(options(timeout_seconds=0.1, patience_seconds=0.05)) as kfp:
+        kfp_api.faults.add("hang", path="/pipelines$", seconds=0.5, times=9)
+        with pytest.raises(Unreachable, match=r"does not answer within 0\.1 s"):
+            kfp.client.list_pipelines()
+
+
 def test_what_creates_something_is_not_repeated_blindly(kfp, kfp_api, unique):
     kfp_api.faults.add("lose", method="POST", path="/pipelines$")
     with pytest.raises(Unanswered, match="may have been carried out"):
@@ -150,6 +157,16 @@ def test_with_no_host_kfps_own_variable_counts(kfp_api, monkeypatch):
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", kfp_api.url)
     with connect(read_options()) as kfp:
         assert kfp.link("runs", "details", "x") == f"{kfp_api.url}/#/runs/details/x"
+
+
+def test_with_no_server_at_all_it_is_said_how_to_name_one(kfp_api, monkeypatch, capsys):
+    def none(**_):
+        raise OSError
+
+    monkeypatch.setattr("kubernetes.config.load_kube_config", none)
+    with pytest.raises(BadInput, match="No KFP server is named: give --host"), connect(read_options()):
+        pass
+    assert capsys.readouterr().out == ""  # where --json writes
 
 
 # Who asks

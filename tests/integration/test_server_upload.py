@@ -232,8 +232,8 @@ def test_a_shared_pipeline_is_for_every_namespace_and_its_old_versions_stay(kfp_
     with connect(options.model_copy(update={"shared": True})) as kfp:
         shared = upload(kfp, packages(), keep=0)
         newer = upload(kfp, packages("two"), keep=0)
-    namespaces = {key: one["namespace"] for key, one in kfp_api.store.pipelines.items()}
-    assert namespaces == {own.pipeline_id: "team-a", shared.pipeline_id: ""}
+    namespaces = [(key, one["namespace"]) for key, one in kfp_api.store.pipelines.items()]
+    assert namespaces == [(own.pipeline_id, "team-a"), (shared.pipeline_id, "")]
     assert newer.deleted == []
     assert "all namespaces may use a shared pipeline" in newer.notes[0]
     with (
