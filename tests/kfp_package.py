@@ -5,6 +5,9 @@ from typing import Any
 
 import yaml
 
+from pipelines.server.connection import Connection
+from pipelines.server.upload import read_package
+
 STEPS = ("resolve", "evaluate", "rollout", "settle")
 
 
@@ -12,6 +15,15 @@ def write_package(path: Path, name: str, content: str = "one") -> Path:
     """Write it; ``content`` makes it another one."""
     path.write_text(yaml.safe_dump(package(name, content)), encoding="utf-8")
     return path
+
+
+def on_server(connection: Connection, path: Path) -> Any:
+    """Have it on a server as the only version of its pipeline, as `sluiceway upload` would, in two requests."""
+    package, client = read_package(path), connection.client
+    made = client.pipelines.pipeline_service_create_pipeline({"display_name": package.pipeline})
+    return client.pipeline_uploads.upload_pipeline_version(
+        str(path), name=package.version, pipelineid=made.pipeline_id, description=package.description
+    )
 
 
 def package(name: str, content: str = "one") -> dict[str, Any]:
