@@ -1,4 +1,4 @@
-"""Writes a page per component from its own spec: ``make docs``; and the lint's table of rules into its guide."""
+"""Writes a page per component from its own spec: ``make docs``; and tables of rules and packages into their guides."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,16 @@ from components.files import write_text
 from pipelines.lint.rules import RULES
 from pipelines.lint.show import table
 from pipelines.new.pages import found, page
+from pipelines.package_table import tables
 from pipelines.project import project
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "components"
 LINT = ROOT / "docs" / "lint.md"
+PACKAGES = ROOT / "docs" / "packages.md"
+GOLDEN = ROOT / "tests" / "golden"
 _TABLE = re.compile(r"(?<=<!-- rules -->\n).*(?=<!-- end of rules -->)", re.DOTALL)
+_PACKAGES = re.compile(r"(?<=<!-- packages -->\n).*(?=<!-- end of packages -->)", re.DOTALL)
 
 
 def pages() -> dict[Path, str]:
@@ -20,7 +24,11 @@ def pages() -> dict[Path, str]:
     here = project(ROOT)
     made = {FOLDER / f"{name}.md": page("components", name, here) for name in found(ROOT / "components")}
     rules = "\n".join(table(RULES)) + "\n"
-    return made | {LINT: _TABLE.sub(lambda _: rules, LINT.read_text(encoding="utf-8"))}
+    golden = "".join(f"\n## {path.stem}\n\n{tables(path)}" for path in sorted(GOLDEN.glob("*.yaml"))) + "\n"
+    return made | {
+        LINT: _TABLE.sub(lambda _: rules, LINT.read_text(encoding="utf-8")),
+        PACKAGES: _PACKAGES.sub(lambda _: golden, PACKAGES.read_text(encoding="utf-8")),
+    }
 
 
 if __name__ == "__main__":

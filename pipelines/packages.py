@@ -60,8 +60,8 @@ def compile_package(name: str, path: Path, pinned: Pins | None = None) -> None:
     with whole_file(path) as aside:
         named = aside.with_suffix(".yaml")  # the compiler goes by the suffix
         compiler.Compiler().compile(function, package_path=str(named))
-        aside.write_text(pinned.applied(named.read_text(encoding="utf-8")), encoding="utf-8")
-        named.unlink()
+        named.rename(aside)
+        aside.write_text(pinned.applied(aside.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def check_caching_is_decided(name: str) -> None:

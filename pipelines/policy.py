@@ -40,7 +40,7 @@ class Policy:
         cpu: least and most, as Kubernetes quantities; empty for what the run decides.
         memory: likewise.
         factor: what each pause is multiplied by.
-        starts_pods: whether it chooses images that others run in.
+        chooses_images: whether it says what image another pod runs.
     """
 
     cached: bool
@@ -50,7 +50,7 @@ class Policy:
     cpu: tuple[str, str] | None = None
     memory: tuple[str, str] | None = None
     factor: int = 2
-    starts_pods: bool = False
+    chooses_images: bool = False
 
 
 _SMALL, _LARGE = ("250m", "1"), ("1", "4")
@@ -58,9 +58,9 @@ _SMALL, _LARGE = ("250m", "1"), ("1", "4")
 # Every step may be killed at any moment and be started again, so each is tried again: what differs is how soon, and how
 # long one attempt may take. Memory: see docs/packages.md for what was measured.
 POLICIES = {
-    "resolve": Policy(False, HOUR, 2, 10, _SMALL, ("512Mi", "2Gi"), starts_pods=True),
+    "resolve": Policy(False, HOUR, 2, 10, _SMALL, ("512Mi", "2Gi"), chooses_images=True),
     "ingest": Policy(True, 6 * HOUR, 2, 10, _LARGE, ("1Gi", "4Gi")),
-    "validate": Policy(True, 6 * HOUR, 2, 10, _LARGE, ("1Gi", "4Gi")),
+    "validate": Policy(True, 6 * HOUR, 2, 10, _LARGE, ("2Gi", "4Gi")),
     "features": Policy(True, 6 * HOUR, 2, 10, _LARGE, ("1Gi", "8Gi")),
     # A reclaimed spot node ends an attempt; the next one goes on from its checkpoint once there is another node.
     "train": Policy(True, 2 * DAY, 5, 10, factor=3),
@@ -69,11 +69,11 @@ POLICIES = {
     "evaluate": Policy(True, 6 * HOUR, 2, 10, _LARGE, ("1Gi", "8Gi")),
     "register": Policy(False, HOUR, 2, 10, _SMALL, ("512Mi", "2Gi")),
     # It may wait for another rollout of the service; the server that it starts has a pod of its own.
-    "stage": Policy(False, DAY, 2, 30, _SMALL, ("512Mi", "2Gi"), starts_pods=True),
+    "stage": Policy(False, DAY, 2, 30, _SMALL, ("512Mi", "4Gi"), chooses_images=True),
     # A rollout whose pod was lost goes on where it was. An attempt outlasts any plan.
-    "rollout": Policy(False, LONGEST_SECONDS + DAY, 3, 30, _SMALL, ("512Mi", "2Gi"), starts_pods=True),
+    "rollout": Policy(False, LONGEST_SECONDS + DAY, 3, 30, _SMALL, ("1Gi", "4Gi")),
     # The last that can put the service on a good release: more patient than what it follows.
-    "settle": Policy(False, HOUR, 5, 10, _SMALL, ("512Mi", "2Gi"), starts_pods=True),
+    "settle": Policy(False, HOUR, 5, 10, _SMALL, ("512Mi", "2Gi")),
 }
 
 
@@ -88,7 +88,7 @@ def governed(task: dsl.PipelineTask) -> dsl.PipelineTask:
         task.set_cpu_request(policy.cpu[0]).set_cpu_limit(policy.cpu[1])
     if policy.memory:
         task.set_memory_request(policy.memory[0]).set_memory_limit(policy.memory[1])
-    if policy.starts_pods:
+    if policy.chooses_images:
         task.set_env_variable(images.VARIABLE, images.chosen_by_runs())
     kubernetes.use_config_map_as_env(task, "sluiceway", _SETTINGS, optional=True)
     kubernetes.use_config_map_as_volume(task, "sluiceway-verify", "/etc/sluiceway/verify", optional=True)

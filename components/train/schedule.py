@@ -127,6 +127,8 @@ def schedule(wish: Wish) -> Schedule:
             "A search trains every trial in one pod: set nodes to 1, or search first and then train in several."
         )
     labels, taints = _spot(wish.spot)
+    if gpu:  # as nodes with accelerators are tainted, by GKE and NVIDIA's operator
+        taints = [*taints, {"key": wish.accelerator_type, "operator": "Exists", "effect": "NoSchedule"}]
     return Schedule(
         branch="nodes" if wish.nodes > 1 else ("gpu" if gpu else "cpu") + (" search" if workers else ""),
         image=wish.train_image or for_training(trainer.framework if trainer else "sklearn", gpu=gpu),

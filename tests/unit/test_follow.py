@@ -96,6 +96,14 @@ def test_an_attempt_after_something_unreachable_is_worth_it_and_one_after_bad_in
         assert follower.in_vain is in_vain, kind
 
 
+def test_a_step_that_is_quickly_started_anew_is_not_tried_again_on_one_machine(tmp_path, capsys):
+    for step in ("resolve", "stage", "settle"):
+        follower = Follower(record(tmp_path, step))
+        follower.line(emitted(capsys, step, "failed", kind="Unreachable", message="x", exit_code=1))
+        follower.line(RETRYING.replace("train-2", step))
+        assert follower.in_vain, step
+
+
 def test_a_branch_that_did_not_run_gives_way_to_the_one_that_did():
     from kfp.local.io import IOStore
 

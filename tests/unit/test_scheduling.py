@@ -57,6 +57,14 @@ def test_spot_nodes_are_added_to_what_the_user_asks_for():
     assert [one["key"] for one in made.tolerations] == ["cloud.google.com/gke-spot", "team"]
 
 
+def test_a_pod_with_accelerators_tolerates_how_their_nodes_are_tainted():
+    made = schedule(replace(GPU, spot="gke"))
+    taint = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    assert [one["key"] for one in made.tolerations] == ["cloud.google.com/gke-spot", "nvidia.com/gpu"]
+    assert made.tolerations[1] == taint
+    assert not schedule(WISH).tolerations
+
+
 def test_resources_that_are_not_named_keep_their_default_and_numbers_are_quantities():
     made = schedule(replace(WISH, resources={"memory_limit": "64Gi", "cpu_limit": 8.0}))
     assert made.resources == {"cpu_request": "1", "cpu_limit": "8", "memory_request": "2Gi", "memory_limit": "64Gi"}
