@@ -87,6 +87,7 @@ def test_github_gets_a_command_for_each_finding_on_its_line(lint):
     assert lines[0].startswith(
         f"::warning file=package.yaml,line={IMAGE_LINE},title=SW002 image-pinned::Task send runs"
     )
+    assert "file=a%2Cb.yaml,line=" in lint(PACKAGE, "--format", "github", name="a,b.yaml").stdout
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,15 @@ def test_a_comment_with_a_reason_suppresses_its_line(lint, before, after):
 def test_a_comment_without_a_reason_suppresses_nothing_and_is_a_finding(lint):
     result = lint(PACKAGE.replace(IMAGE, f"{IMAGE}  # lint: ignore SW002"), "--format", "json")
     assert findings(result) == [(IMAGE_LINE, "SW002"), (IMAGE_LINE, "SW098"), (TASK_LINE, "SW004")]
+
+
+def test_a_comment_suppresses_its_own_line_only(lint):
+    text = PACKAGE.replace(IMAGE, f"{IMAGE}  # lint: ignore SW004 - it may run once")
+    assert findings(lint(text, "--format", "json")) == [
+        (IMAGE_LINE, "SW002"),
+        (IMAGE_LINE, "SW099"),
+        (TASK_LINE, "SW004"),
+    ]
 
 
 def test_a_comment_that_suppresses_nothing_or_names_no_rule_is_a_finding(lint):

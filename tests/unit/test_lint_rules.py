@@ -275,14 +275,24 @@ def test_a_finding_names_the_line_to_look_at(packages):
     assert line.strip() == "image: python:3.11"
 
 
-def test_a_resource_that_a_parameter_gives_counts_as_said_unless_its_default_is_empty(tmp_path):
+def test_a_resource_that_a_parameter_or_task_gives_counts_as_said_unless_it_is_empty(tmp_path):
+    @dsl.pipeline(name="inner")
+    def inner(x: str, memory: str):
+        sound(step(x=x)).set_memory_limit(memory)
+
     def asked(x: str, memory: str = "2Gi"):
         sound(step(x=x)).set_memory_limit(memory)
 
     def unsaid(x: str, memory: str = ""):
         sound(step(x=x)).set_memory_limit(memory)
 
-    for wire, rules in ((asked, []), (unsaid, ["SW003"])):
+    def of_a_task(x: str):
+        sound(step(x=x)).set_memory_limit(sound(step(x=x)).output)
+
+    def handed_down_empty(x: str):
+        inner(x=x, memory="")
+
+    for wire, rules in ((asked, []), (unsaid, ["SW003"]), (of_a_task, []), (handed_down_empty, ["SW003"])):
         package = read(compiled(wire, tmp_path / "package.yaml"))
         assert [one.rule for one in lint([package], PROJECT).findings if one.rule != "SW013"] == rules
 
