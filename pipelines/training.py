@@ -10,7 +10,7 @@ from kfp import dsl, kubernetes
 
 from components.train.component import search, train, train_job
 from components.train.schedule import MOST_WORKERS, SHARED_MEMORY
-from pipelines.policy import governed
+from pipelines.policy import governed, needs
 
 
 def trained(table: Any, source: dsl.PipelineTask, accelerator_type: str, nodes: int, **given: Any) -> dsl.OneOf:
@@ -62,16 +62,14 @@ def _placed(
     """Say what a training step runs in and on which nodes."""
     asked = source.outputs
     governed(task)
-    task.set_cpu_request(asked["cpu_request"]).set_cpu_limit(asked["cpu_limit"])
-    task.set_memory_request(asked["memory_request"]).set_memory_limit(asked["memory_limit"])
-    channels = [asked[name] for name in ("cpu_request", "cpu_limit", "memory_request", "memory_limit")]
+    resources = {name: asked[name] for name in ("cpu_request", "cpu_limit", "memory_request", "memory_limit")}
+    if accelerator:
+        resources |= {"accelerator_type": accelerator, "accelerator_count": asked["accelerators"]}
+    needs(task, **resources)
     if image:
         task.set_container_image(asked["python_image"])
-    if accelerator:
-        task.set_accelerator_type(accelerator).set_accelerator_limit(asked["accelerators"])
-        channels += [accelerator, asked["accelerators"]]
     # KFP 2.17 leaves what resources refer to out of the inputs of the branch around the step.
-    task.register_pipeline_channels(channels)
+    task.register_pipeline_channels(list(resources.values()))
     kubernetes.add_node_selector_json(task, asked["node_selector"])
     kubernetes.add_toleration_json(task, asked["tolerations"])
     if image:  # the pods of a job get theirs from the step that submits it
