@@ -6,8 +6,8 @@ is decided anew from what the server then holds: a reconciler that is killed in 
 state, and at no time are two of one name switched on.
 
 The new one goes on where the old one has come to (:func:`start_of`), so that a time between the steps is neither
-missed nor run twice. An old one is deleted only when no run of it is going on, since on servers before 2.17 the cluster
-deletes a schedule's runs with it.
+missed nor run twice. An old one is deleted only when no run of it is going on: in the cluster, runs belong to their
+schedule, and are deleted with it unless a server that is new enough is asked not to.
 """
 
 import hashlib

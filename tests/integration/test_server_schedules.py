@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from components.errors import BadInput, Unreachable
 from pipelines.cli import app
-from pipelines.server import schedules, schedules_apply
+from pipelines.server import runs, schedules, schedules_apply
 from pipelines.server.connection import connect
+from pipelines.server.submit import Request, submit
 from pipelines.server.upload import read_package, upload
 from tests.kfp_package import on_server, write_package
 
@@ -270,6 +271,35 @@ def test_a_wrong_parameter_is_told_before_anything_is_changed(kfp, kfp_api, pipe
         with pytest.raises(BadInput, match=message):
             apply(kfp, document(pipeline, BEFORE[2], {"name": "kept", "parameters": parameters}))
     assert {method for method, _ in kfp_api.requests} == {"GET"}
+
+
+@pytest.mark.parametrize(("version", "multi_user"), [("2.5.0", False), ("2.17.0", True)])
+def test_older_servers_and_those_of_many_users_are_served_alike(
+    kfp_api, kfp_options, unique, tmp_path, version, multi_user
+):
+    token = tmp_path / "token"
+    token.write_text("annas")
+    kfp_api.store.version, kfp_api.store.multi_user = version, multi_user
+    kfp_api.store.rights = {"anna": {"team-a"}}
+    kfp_api.gate.tokens = {"annas": "anna"}
+    namespace = "team-a" if multi_user else ""
+    about = {"token_file": token, "namespace": namespace}
+    with connect(kfp_options.model_copy(update=about)) as connection:
+        upload(connection, read_package(write_package(tmp_path / "package.yaml", unique)), keep=10)
+        apply(connection, document(unique, *BEFORE))
+        apply(connection, document(unique, *AFTER))
+        assert schedules_of(connection, unique) == DECLARED
+        run, new = submit(connection, Request(unique, {"target": "y"}, key="ci-1"))
+        assert (new, submit(connection, Request(unique, {"target": "y"}, key="ci-1"))) == (True, (run, False))
+        assert (
+            runs.listed(connection, 9, ["pending"], unique, "Default")
+            == [run]
+            == [runs.find(connection, run.run_id[:8])]
+        )
+        kfp_api.store.local.user = "anna"
+        fired = kfp_api.recurring.fire(next(iter(kfp_api.store.recurring)))
+        assert [one.run_id for one in runs.listed(connection, 9, schedule="kept")] == [fired]
+        assert schedules_apply.overview(connection, unique)[1]["last_run"] == fired
 
 
 def test_the_diff_says_what_apply_would_change_and_ends_with_3(kfp, kfp_api, pipeline, tmp_path, monkeypatch):
