@@ -103,8 +103,9 @@ check-infra: ## lint and validate Terraform (where its registry can be reached) 
 	@test -x .venv-infra/bin/ansible-lint || { "$(PYTHON)" -m venv .venv-infra && .venv-infra/bin/python -m pip install --quiet ansible==14.5.0 ansible-lint==26.10.1; }
 	@PATH="$(CURDIR)/.venv-infra/bin:$$PATH"; cd manifests/ansible && \
 		ansible-playbook --inventory inventory.example.yml --syntax-check site.yml && ansible-lint --offline
-	@terraform -chdir=manifests/terraform fmt -check -diff
-	@terraform -chdir=manifests/terraform init -backend=false -input=false && terraform -chdir=manifests/terraform validate
+	@if command -v terraform >/dev/null; then cd manifests/terraform && terraform fmt -check -diff && \
+		terraform init -backend=false -input=false && terraform validate; \
+	else echo "terraform is not installed: its files were held against the provider's schema by make test alone" >&2; fi
 
 golden: $(VENV)/run.stamp ## accept the compiled packages as they are now (review the diff like code)
 	@$(BIN)/sluiceway compile --out tests/golden
