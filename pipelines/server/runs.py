@@ -68,7 +68,7 @@ class Run:
     @property
     def seconds(self) -> float:
         """How long it took, or has taken so far."""
-        return ((self.finished or datetime.now(UTC)) - self.created).total_seconds()
+        return max(0.0, ((self.finished or datetime.now(UTC)) - self.created).total_seconds())  # clocks differ
 
 
 def get(connection: Connection, run_id: str) -> Run:

@@ -44,7 +44,17 @@ def _zone(text: str) -> str:
 def _every(text: str) -> str:
     if text and not re.fullmatch(r"[1-9]\d*[smhd]", text):
         raise ValueError("give a number and a unit, such as 90m, 6h or 1d")
-    return text
+    return interval(_seconds(text)) if text else ""
+
+
+def _seconds(text: str) -> int:
+    return int(text[:-1]) * _UNITS[text[-1]]
+
+
+def interval(seconds: int) -> str:
+    """An interval as it is declared, in the largest unit that fits."""
+    unit = next(one for one in reversed(_UNITS) if seconds % _UNITS[one] == 0)
+    return f"{seconds // _UNITS[unit]}{unit}"
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$")]
@@ -102,7 +112,7 @@ class Schedule(BaseModel):
     @property
     def seconds(self) -> int:
         """Between two runs; 0 when cron says when."""
-        return int(self.every[:-1]) * _UNITS[self.every[-1]] if self.every else 0
+        return _seconds(self.every) if self.every else 0
 
 
 class Document(BaseModel):

@@ -11,7 +11,7 @@ from pipelines.server import found
 from pipelines.server.connection import Connection
 from pipelines.server.in_use import UNFINISHED
 from pipelines.server.pages import all_of, every, where
-from pipelines.server.schedules import Document, check_parameters
+from pipelines.server.schedules import Document, check_parameters, interval
 from pipelines.server.schedules_plan import Change, Existing, Step, Wanted, plan
 
 _MARK = re.compile(r"\[sluiceway ([a-z0-9-]+)/([a-z0-9-]+) ([0-9a-f]{16})\]")
@@ -218,7 +218,7 @@ def _shown(connection: Connection, one: Any) -> dict[str, Any]:
     client = connection.client
     reference, cron = one.pipeline_version_reference, one.trigger.cron_schedule
     pipeline, version = (reference.pipeline_id, reference.pipeline_version_id or "") if reference else ("", "")
-    when = {"cron": cron.cron} if cron else {"every": f"{one.trigger.periodic_schedule.interval_second}s"}
+    when = {"cron": cron.cron} if cron else {"every": interval(int(one.trigger.periodic_schedule.interval_second))}
     return {
         "pipeline": _called(client.get_pipeline, pipeline),
         "version": _called(client.get_pipeline_version, pipeline, version) if version else found.NEWEST,

@@ -7,8 +7,6 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import yaml
-
 from pipelines.server.schedules import Schedule, next_times
 from pipelines.server.schedules_plan import Change, Step
 
@@ -25,18 +23,22 @@ _DEEDS = {"create": "made", "enable": "switched on", "disable": "switched off", 
 
 def diff(change: Change, zone: ZoneInfo, now: datetime) -> Iterator[str]:
     """The lines of a change: a headline, then what is removed with ``-`` and added with ``+``."""
+    if change.step is None:
+        yield f"{change.name}: an old one is left"
+        for one in change.before:
+            if one.active:
+                yield f"  {one.id} is switched off; its run, which would end with it, must end before it is deleted"
+        return
     yield f"{change.name}: {_WORDS[change.what]}{_when(change, zone, now)}"
     if change.what == "clean":
         yield from (f"- the recurring run {one.id}, made {one.created:%Y-%m-%d %H:%M:%S}" for one in change.before)
     else:
         yield from _lines(change)
-    if change.step is None:
-        yield "  waits: a run of the old one is going on, and ends with it when it is deleted; apply again afterwards"
 
 
 def said(change: Change, step: Step) -> str:
     """A step that was made, in one line."""
-    return f"{change.name}: {_DEEDS[step.deed]}" + (f" ({step.id})" if step.id else ", switched off until it is due")
+    return f"{change.name}: {_DEEDS[step.deed]}" + (f" ({step.id})" if step.id else ", still switched off")
 
 
 def as_json(change: Change) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def as_json(change: Change) -> dict[str, Any]:
 
 def declared(schedule: Schedule) -> dict[str, Any]:
     """A schedule in the words of a declaration, with all its defaults."""
-    when = {"cron": schedule.cron} if schedule.cron else {"every": f"{schedule.seconds}s"}
+    when = {"cron": schedule.cron} if schedule.cron else {"every": schedule.every}
     return {
         "pipeline": schedule.pipeline,
         "version": schedule.version,
@@ -81,16 +83,19 @@ def _both(change: Change) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _lines(change: Change) -> Iterator[str]:
-    before, after = ([*_text(one).splitlines()] for one in _both(change))
-    found = list(difflib.unified_diff(before, after, n=1, lineterm=""))[2:]
+    before, after = (list(_texts(one)) for one in _both(change))
+    found = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
     shown = [line for line in found if not line.startswith("@@")]
     yield from shown or ["  its start, end or service account, or what was deleted and made anew under its name"]
 
 
-def _text(given: dict[str, Any]) -> str:
-    if "parameters" in given:  # in whatever order the server keeps them
-        given = given | {"parameters": json.loads(json.dumps(given["parameters"], sort_keys=True))}
-    return yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=110) if given else ""
+def _texts(given: dict[str, Any]) -> Iterator[str]:
+    """A line for each field and parameter."""
+    for name, value in given.items():
+        if name == "parameters":
+            yield from (f"{name}.{one}: {json.dumps(value[one], sort_keys=True)}" for one in sorted(value))
+        else:
+            yield f"{name}: {json.dumps(value) if isinstance(value, bool) else value}"
 
 
 def _when(change: Change, zone: ZoneInfo, now: datetime) -> str:

@@ -288,6 +288,17 @@ def test_logs_are_followed_until_the_run_has_ended(cluster, run_id):
     assert [line for _, line in told(pods(cluster, run_id), follow=ended, every=0)] == ["one more", "one more"]
 
 
+def test_ctrl_c_leaves_the_run_going_and_says_how_to_follow_it(kfp_api, run_id, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watching, "follow", interrupted)
+    found = CliRunner().invoke(app, ["runs", run_id, "--wait", "--host", kfp_api.url])
+    assert found.exit_code == 130
+    assert f"The run goes on: `sluiceway runs {run_id} --wait` follows it again." in found.stdout
+    assert kfp_api.store.runs[run_id]["state"] == "PENDING"
+
+
 def test_what_a_script_gets_from_submit_and_runs(kfp_api, pipeline, monkeypatch):
     monkeypatch.setenv("SLUICEWAY_KFP_HOST", kfp_api.url)
     monkeypatch.setenv("KUBECONFIG", "/nowhere")

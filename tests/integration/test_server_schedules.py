@@ -317,7 +317,7 @@ def test_the_diff_says_what_apply_would_change_and_ends_with_3(kfp, kfp_api, pip
     found = command("diff")
     assert found.exit_code == 3
     assert "changed: changed, next " in found.stdout
-    assert "-  seed: 1\n+  seed: 2\n" in found.stdout
+    assert "-parameters.seed: 1\n+parameters.seed: 2\n" in found.stdout
     assert "gone: no longer declared" in found.stdout
     assert "-paused: false\n+paused: true\n" in found.stdout
     assert "kept" not in found.stdout
