@@ -5,11 +5,11 @@ set -eu
 cd "$(dirname "$0")/.."
 tools=.venv-audit/bin/python
 
-[ -x "$tools" ] && [ -e .venv-audit/cyclonedx-bom-7.3.1 ] || {
+[ -x "$tools" ] && [ -e .venv-audit/audit-tools-1 ] || {
     rm -rf .venv-audit
     "${PYTHON:-python3}" -m venv .venv-audit
-    "$tools" -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.3.1 pip-audit==2.10.0
-    touch .venv-audit/cyclonedx-bom-7.3.1
+    "$tools" -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1
+    touch .venv-audit/audit-tools-1
 }
 case "$1" in
     sbom)

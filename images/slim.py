@@ -24,9 +24,7 @@ _EVERYWHERE = (
     "pyarrow/*.pxi",
     # Parts of Arrow that are imported by name alone, and never by us.
     "pyarrow/libarrow_flight.so*",
-    "pyarrow/libarrow_substrait.so*",
     "pyarrow/_flight.*.so",
-    "pyarrow/_substrait.*.so",
     # The Python module holds all of it again; this is for programs in C.
     "onnxruntime/capi/libonnxruntime.so*",
 )
@@ -40,11 +38,7 @@ _UNUSED = {
 
 
 def slim(group: str, packages: Path) -> int:
-    """Remove what matches; the number of bytes that were freed.
-
-    Raises:
-
-    """
+    """Remove what matches; the number of bytes that were freed."""
     freed = 0
     for pattern in (*_EVERYWHERE, *_UNUSED.get(group, ())):
         for path in packages.glob(pattern):
