@@ -53,9 +53,9 @@ def submit(
     run that was started, whatever its state.
 
     Exit codes with --wait, as of `sluiceway run`: 0 promoted, or succeeded, 1 failed or terminated, 2 wrong usage,
-    3 blocked at the gate, 4 rolled back, 5 another run is at work on the same service, 6 halted for a person to decide.
-    How a rollout ended is read from its log, which needs the cluster's API; else it is 0, and said so. Ctrl-C leaves
-    the run going.
+    3 blocked at the gate, 4 rolled back, 5 another run is at work on the same service, 6 halted for a person to decide,
+    7 rolled out, and whether it was promoted could not be seen: that is read from the rollout's log, which takes the
+    cluster's API and the right to read logs of pods. Ctrl-C leaves the run going.
 
     Example: sluiceway submit train-and-deploy --set source_uri=gs://bucket/churn.parquet --set target=Churn --wait
     """

@@ -27,14 +27,17 @@ _STATES = {
 _ORDER = [State.PENDING, State.DONE, State.FAILED, State.RUNNING]
 _ROLLOUT = "rollout"
 
+UNKNOWN = 7
+"""Exit code where a rollout ended and nobody can say how: to promote on that would be to hope."""
+
 
 @dataclass(frozen=True)
 class End:
     """How a run ended.
 
     Attributes:
-        state: "promoted", "blocked", "rolled_back", "halted" or "failed" as :mod:`pipelines.result` has them,
-            "terminated", or "succeeded" where nothing is rolled out or it is not known how that ended.
+        state: "promoted", "blocked", "rolled_back", "halted" or "failed" as :mod:`pipelines.result` has them, "unknown"
+            where a rollout ended and it cannot be seen how, "terminated", or "succeeded" where nothing is rolled out.
         exit_code: what the process ends with.
         said: why, or what is not known.
     """
@@ -108,7 +111,7 @@ def ended(run: Run, steps: set[str], pods: Callable[[], Pods]) -> End:
     event, why = _last_event(pods, _ROLLOUT)
     outcome = str(event.get("outcome", ""))
     if outcome not in EXIT_CODES:
-        return End("succeeded", 0, f"how the rollout ended is not known here: {why or 'its log does not say'}")
+        return End("unknown", UNKNOWN, f"how the rollout ended is not known here: {why or 'its log does not say'}")
     return End(outcome, EXIT_CODES[outcome], str(event.get("fact", "")))
 
 

@@ -233,7 +233,7 @@ def test_a_server_that_goes_away_while_a_run_is_followed_is_told_with_the_way_ba
         ("SUCCEEDED", {"evaluate": "SUCCEEDED"}, None, ("blocked", 3)),
         ("SUCCEEDED", {"rollout": "SUCCEEDED"}, {"event": "finished", "outcome": "promoted"}, ("promoted", 0)),
         ("SUCCEEDED", {"rollout": "SUCCEEDED"}, {"event": "finished", "outcome": "rolled_back"}, ("rolled_back", 4)),
-        ("SUCCEEDED", {"rollout": "SUCCEEDED"}, None, ("succeeded", 0)),
+        ("SUCCEEDED", {"rollout": "SUCCEEDED"}, None, ("unknown", 7)),
         ("FAILED", {"rollout": "FAILED"}, {"event": "failed", "exit_code": 5, "message": "busy"}, ("failed", 5)),
         ("FAILED", {"evaluate": "FAILED"}, None, ("failed", 1)),
         ("CANCELED", {"evaluate": "SUCCEEDED"}, None, ("terminated", 1)),
