@@ -75,7 +75,8 @@ class Staged:
 def run(place: Place, request: Request, say: Callable[[str], None]) -> Staged:
     """Start the version with no traffic and prove it: in the staging namespace first where there is one.
 
-    A smoke test, its predictions over HTTP against the offline ones, and the expected load.
+    A smoke test, its predictions over HTTP against the offline ones, and the expected load. Tried again, it does what
+    is left: nothing after a rollout, all of it when the challenger has not been proved, whatever the reason was.
 
     Raises:
         Busy: another rollout of this service is at work, or the champion has changed since this run began.
@@ -90,7 +91,9 @@ def run(place: Place, request: Request, say: Callable[[str], None]) -> Staged:
         place.guard.ownership = ownership
         refuse_halted(place.store)
         earlier = place.store.load()
-        if earlier.run_id == request.run_id and earlier.outcome is not None:
+        if earlier.run_id == request.run_id and (
+            earlier.outcome == "promoted" or (earlier.outcome and earlier.revision)
+        ):
             return Staged("", place.target.url(), None)
         if earlier.phase is not Phase.SETTLED and earlier.run_id != request.run_id:
             say(f"an earlier run left its rollout unfinished: {finish(lambda: place, place.store, ownership)}")

@@ -112,6 +112,16 @@ def test_a_challenger_that_fails_in_staging_never_comes_near_production(rollout,
     assert (rollout.ledger().outcome, rollout.ledger().candidate) == ("rolled_back", None)
 
 
+def test_tried_again_a_challenger_that_failed_fails_again_until_the_cause_is_gone(rollout, tmp_path):
+    """As Argo does, and a person who retries a run: what failed must not look as if it had nothing to do."""
+    for _attempt in (1, 2):
+        with pytest.raises(SkewFound):
+            run(rollout.place, asked(rollout, tmp_path, shift=0.2), lambda _text: None)
+        assert served(rollout.cluster) == "1"
+    assert run(rollout.place, asked(rollout, tmp_path), lambda _text: None).revision
+    assert rollout.ledger().phase is Phase.STAGED
+
+
 def test_somebody_elses_service_in_the_staging_namespace_is_left_alone(rollout, tmp_path):
     place, there = with_staging(rollout)
     theirs = place.staging.manifest(rollout.stable)
