@@ -15,7 +15,8 @@ from typing import Any
 
 ACCEPTED = Path(__file__).with_name("accepted-vulnerabilities.yaml")
 _ENTRY = re.compile(
-    r"^- id: (?P<id>\S+)\n  package: (?P<package>\S+)\n  reason: (?P<reason>\S.*)\n  expires: (?P<expires>\d{4}-\d\d-\d\d)$",
+    r"^- id: (?P<id>\S+)\n  package: (?P<package>\S+)\n  reason: (?P<reason>\S.*)\n"
+    r"  expires: (?P<expires>\d{4}-\d\d-\d\d)$",
     re.MULTILINE,
 )
 
@@ -52,9 +53,9 @@ def complaints(report: dict[str, Any], known: list[Accepted], today: datetime.da
     skipped = [one["name"] for one in report["dependencies"] if "skip_reason" in one]
     if skipped:
         said.append(
-            f"{len(skipped)} of {len(report['dependencies'])} packages could not be looked up ({', '.join(skipped[:3])}…): "
-            "the index that pip uses here does not answer as pypi.org does, so nothing is known about them; run the audit "
-            "where pypi.org can be reached."
+            f"{len(skipped)} of {len(report['dependencies'])} packages could not be looked up "
+            f"({', '.join(skipped[:3])}…): the index in use does not answer as pypi.org does, so nothing is known "
+            "about them; run the audit where pypi.org can be reached."
         )
     good = {(one.package, one.id) for one in known if one.expires >= today}
     for one in report["dependencies"]:

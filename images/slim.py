@@ -1,4 +1,4 @@
-"""Take out of an image's environment what no step can use: ``python images/slim.py GROUP ENVIRONMENT``.
+"""Take out of an image's environment what no step can use: ``python images/slim.py GROUP ENVIRONMENT CODE``.
 
 Wheels carry their tests, headers and sources; some carry a library twice. README.md beside this file says how much that
 is. `make image-envs` imports and serves with what is left.
@@ -56,5 +56,5 @@ def _size(path: Path) -> int:
 if __name__ == "__main__":
     (_packages,) = Path(sys.argv[2]).glob("lib/python3*/site-packages")
     _freed = slim(sys.argv[1], _packages)
-    (_packages / "sluiceway-code.pth").write_text("/opt/code\n", "utf-8")
+    (_packages / "sluiceway-code.pth").write_text(f"{sys.argv[3]}\n", "utf-8")  # where our own code lies
     sys.stdout.write(f"{_freed / 1e6:.0f} MB less\n")
