@@ -8,13 +8,12 @@ import shutil
 import sys
 from pathlib import Path
 
-_EVERYWHERE = (
+EVERYWHERE = (
     "*/tests",
     "ibis/backends/*/tests",
     "numpy/*/tests",
     "scipy/*/tests",
     "sklearn/*/tests",
-    "kubernetes/e2e_test",
     "*/include",
     "numpy/_core/include",
     "numpy/_core/lib",
@@ -30,7 +29,7 @@ _EVERYWHERE = (
 )
 """Below site-packages."""
 
-_UNUSED = {
+UNUSED = {
     # KServe asks for what generates its gRPC code, and for images in requests; the server has neither.
     "serving": ("grpc_tools", "grpcio_tools-*", "PIL", "pillow-*", "pillow.libs", "setuptools", "setuptools-*"),
 }
@@ -40,7 +39,7 @@ _UNUSED = {
 def slim(group: str, packages: Path) -> int:
     """Remove what matches; the number of bytes that were freed."""
     freed = 0
-    for pattern in (*_EVERYWHERE, *_UNUSED.get(group, ())):
+    for pattern in (*EVERYWHERE, *UNUSED.get(group, ())):
         for path in packages.glob(pattern):
             freed += _size(path)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
