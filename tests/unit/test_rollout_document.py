@@ -114,7 +114,9 @@ def test_the_servers_last_words_can_be_read_without_access_to_logs():
 
 
 def runtime() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((ROOT / "manifests" / "base" / "models" / "serving-runtime.yaml").read_text())
+    found: dict[str, Any] = yaml.safe_load(
+        (ROOT / "manifests" / "base" / "models" / "serving-runtime.yaml").read_text()
+    )
     return found
 
 
