@@ -117,9 +117,8 @@ def _names() -> list[str]:
 
 def _used(built: Built) -> str:
     """Import in the environment what the tests import in one of links, and serve where it is the server's."""
-    from tests import image_use
-
-    return image_use.use(built.group, built.python)
+    command = [sys.executable, "-m", "tests.image_use", built.group, str(built.python)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout.strip()
 
 
 if __name__ == "__main__":

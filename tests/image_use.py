@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -151,3 +152,7 @@ def use(group: str, python: Path) -> str:
     if group != "serving":
         return "all that its steps import is there"
     return f"all that it imports is there, and a bundle is served after {served(python):.1f} s"
+
+
+if __name__ == "__main__":
+    print(use(sys.argv[1], Path(sys.argv[2])))
