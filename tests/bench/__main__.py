@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-BENCHES = ("road", "sklearn_overhead", "torch_training", "frameworks", "judge", "judge_live")
+BENCHES = ("road", "sklearn_overhead", "torch_training", "frameworks", "judge", "judge_live", "cold_start")
 PACKAGES = (
     "kfp",
     "mlflow",
