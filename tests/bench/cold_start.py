@@ -10,7 +10,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import venv
@@ -144,7 +143,7 @@ def _report(times: dict[tuple[str, str], list[tuple[float, float]]], installing:
         "## Cold start: from a step's process to its own first line",
         "",
         f"Median of {REPEATS} starts in turn, after one that warms the disk's cache; the goal is under {GOAL:.0f} s.",
-        "A step says that it started before it imports what its work needs, and has done so when it looks at its inputs.",
+        "A step says that it started, then imports what its work needs, and then looks at its inputs.",
         "The ratio is against an empty component in the same environment: what kfp's own executor takes.",
         "",
         "| image | step | first line, s | slowest, s | ratio | looked at its inputs, s |",
