@@ -37,9 +37,9 @@ def for_training(framework: str, *, gpu: bool) -> str:
     return _as_packaged(_TRAINING[framework][gpu])
 
 
-def for_serving() -> str:
-    """The image of the model server."""
-    return _as_packaged(SERVING)
+def for_serving(native: str = "") -> str:
+    """The image of the model server; a model that ONNX cannot express is served where its framework is."""
+    return _as_packaged(_TRAINING[native][False] if native else SERVING)
 
 
 def name_of(reference: str) -> str:

@@ -107,8 +107,8 @@ def load(folder: Path) -> "Model":
     except ModuleNotFoundError as error:
         raise BadBundle(
             f"{folder} is served by {manifest.framework} itself, since its ONNX graph does not hold parity, and "
-            f"{error.name} is not installed here: install sluiceway[{manifest.framework}], or train with a larger "
-            "parity_tolerance."
+            f"{error.name} is not installed here: use the image python-train-{manifest.framework}, install "
+            f"sluiceway[{manifest.framework}], or train with a larger parity_tolerance."
         ) from error
 
 

@@ -25,6 +25,7 @@ DATA_VERSION = "sluiceway.data_version"
 BUNDLE = "sluiceway.bundle_digest"
 RUN = "sluiceway.run_id"
 COMMIT = "mlflow.source.git.commit"
+NATIVE = "sluiceway.native"
 STATE = "sluiceway.state"
 REASON = "sluiceway.reason"
 PREVIOUS = "sluiceway.previous_champion"
@@ -76,6 +77,7 @@ def lineage(tags: Mapping[str, str]) -> dict[str, str]:
         "data-version": DATA_VERSION,
         "git-commit": COMMIT,
         "run-id": RUN,
+        "native": NATIVE,  # the framework that serves it; absent where ONNX does
     }
     return {name: tags[tag] for name, tag in names.items() if tags.get(tag)}
 

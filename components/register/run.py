@@ -174,6 +174,7 @@ def _tags(manifest: BundleManifest, judged: Decision) -> dict[str, str]:
         registry.RUN: str(origin.get("run_id", "")),
         "sluiceway.version": str(manifest.recipe["versions"]["sluiceway"]),
         "sluiceway.runtime": manifest.runtime,
+        registry.NATIVE: manifest.framework if manifest.runtime == "native" else "",
         "sluiceway.compared_with": judged.champion_version,
         registry.COMMIT: str(origin.get("git_commit", "")),
     }

@@ -52,7 +52,7 @@ def inference_service(
     predictor: dict[str, Any] = {
         "annotations": {f"{PREFIX}{fact}": value for fact, value in facts.items() if value},
         **_scaling(deployment),
-        "model": _model(name, storage_uri, env, deployment),
+        "model": _model(name, storage_uri, env, deployment, facts.get("native", "")),
     }
     if deployment.service_account:
         predictor["serviceAccountName"] = deployment.service_account
@@ -98,7 +98,7 @@ def _scaling(deployment: Deployment) -> dict[str, Any]:
     return fields
 
 
-def _model(name: str, storage_uri: str, env: dict[str, str], deployment: Deployment) -> dict[str, Any]:
+def _model(name: str, storage_uri: str, env: dict[str, str], deployment: Deployment, native: str) -> dict[str, Any]:
     """The model and its server, as ``predictor.model``: the older fields by framework are rewritten by the webhook.
 
     The container has no name: KServe's webhook refuses one on the predictor. A canary of Standard mode needs one,
@@ -115,7 +115,7 @@ def _model(name: str, storage_uri: str, env: dict[str, str], deployment: Deploym
     if ours:
         model |= {"runtime": OURS, **_probes(name)}
     if ours or deployment.image:
-        model["image"] = deployment.image or images.for_serving()
+        model["image"] = deployment.image or images.for_serving(native)
     if "path" not in deployment.storage:
         model["storageUri"] = storage_uri
     if deployment.storage:

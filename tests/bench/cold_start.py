@@ -24,7 +24,7 @@ REPEATS = 5
 GOAL = 3.0
 EMPTY = "(empty component)"
 SERVER = "model server, ready"
-_EMPTY = """
+_NOTHING = """
 from kfp.dsl import *
 
 def nothing():
@@ -42,12 +42,12 @@ def measure() -> str:
         times: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for _ in range(REPEATS + 1):  # the first of each warms the disk's cache
             for group, steps in image_use.STEPS.items():
-                for name, source in steps.items():
-                    times.setdefault((group, name), []).append(_started(pythons[group], source, name, folder))
-                times.setdefault((group, EMPTY), []).append(_started(pythons[group], _EMPTY, "nothing", folder))
+                for name, source in (steps | {EMPTY: _NOTHING} if steps else {}).items():
+                    function = "nothing" if name == EMPTY else name
+                    times.setdefault((group, name), []).append(_started(pythons[group], source, function, folder))
             times.setdefault(("serving", SERVER), []).append((image_use.served(pythons["serving"]), 0.0))
         installing = [
-            _started(_with_pip(folder / f"new{n}"), _EMPTY, "nothing", folder, install=True) for n in range(3)
+            _started(_with_pip(folder / f"new{n}"), _NOTHING, "nothing", folder, install=True) for n in range(3)
         ]
     return _report(times, installing)
 

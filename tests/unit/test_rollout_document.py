@@ -66,6 +66,14 @@ def test_lineage_is_kept_where_it_does_not_restart_the_champions_pods():
     assert document["metadata"]["annotations"] == {}
 
 
+@pytest.mark.parametrize("framework", ["sklearn", "torch", "tensorflow"])
+def test_a_model_that_onnx_cannot_express_is_served_in_its_frameworks_image(framework):
+    assert model(emitted({}, lineage={"native": framework}))["image"] == images.for_training(framework, gpu=False)
+    assert model(emitted({}, lineage={"native": ""}))["image"] == images.SERVING
+    mine = emitted({"image": "registry.example.com/mine:1"}, lineage={"native": framework})
+    assert model(mine)["image"] == "registry.example.com/mine:1"
+
+
 def test_the_metadata_of_two_releases_is_the_same():
     one = inference_service("churn", "s3://models/1", "1", {}, deployment=Deployment(), lineage={"run-id": "a"})
     two = inference_service("churn", "s3://models/2", "2", {}, deployment=Deployment(), lineage={"run-id": "b"})
@@ -145,7 +153,7 @@ def test_the_serving_runtime_starts_our_server_in_our_image():
         assert f'"{argument.partition("=")[0]}"' in source
     assert {probe for probe in container if probe.endswith("Probe")} >= {"readinessProbe", "livenessProbe"}
     assert container["securityContext"]["runAsNonRoot"]
-    uid = re.search(r"--uid (\d+)", (ROOT / "images" / "Dockerfile").read_text())
+    uid = re.search(r"^USER (\d+)", (ROOT / "images" / "Dockerfile").read_text(), re.MULTILINE)
     assert uid
     assert container["securityContext"]["runAsUser"] == int(uid[1])
 
