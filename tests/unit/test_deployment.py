@@ -14,11 +14,6 @@ OURS = {value for value in vars(images).values() if isinstance(value, str) and v
 CHOSEN_BY_RESOLVE = "{{$.inputs.parameters['pipelinechannel--resolve-python_image']}}"
 
 
-def test_every_image_that_a_component_names_has_a_build_target():
-    targets = set(re.findall(r"^FROM base AS (\S+)$", (ROOT / "images" / "Dockerfile").read_text(), re.MULTILINE))
-    assert {image.split("/")[-1].split(":")[0] for image in OURS} == targets
-
-
 def test_every_step_runs_in_one_of_our_images_and_installs_nothing(package):
     spec = next(yaml.safe_load_all(package.read_text()))
     executors = spec["deploymentSpec"]["executors"]
