@@ -15,7 +15,7 @@ from sklearn.datasets import load_wine
 
 from tests.e2e.road import CLI
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 MODEL = "wine"
 
 

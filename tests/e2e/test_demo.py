@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipelines import demo
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 CLIENT_REQUESTS = 2000
 
 

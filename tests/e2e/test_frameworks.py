@@ -12,7 +12,7 @@ from sklearn.datasets import load_diabetes, load_digits
 from tests.feature_sets import TELCO
 from tests.keys import write_pair
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def promoted(road, parameters):

@@ -10,7 +10,7 @@ from sklearn.datasets import load_breast_cancer
 MODEL = "breast-cancer"
 DATA_STEPS = ("ingest", "validate", "features", "train", "evaluate")
 SERVICE_STEPS = ("register", "stage", "rollout")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
