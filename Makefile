@@ -81,7 +81,7 @@ images: ## build the images (needs docker buildx): TARGETS=cpu for those without
 images-push: ## build the images for every platform, push them, write their digests to build/images.json: REGISTRY=…
 	@mkdir -p build && RELEASE=true CACHE="$(CACHE)" $(BAKE) --metadata-file build/images.json $(TARGETS)
 
-images-lock: $(VENV)/run.stamp ## write images/lock.json from build/images.json: packages then name the images by digest
+images-lock: $(VENV)/run.stamp ## pin packages and overlays to the digests in build/images.json: images/lock.json, manifests/components/images
 	@$(BIN)/python -m images.lock build/images.json
 
 image-bases: $(VENV)/run.stamp ## pin the newest build of the Python that the images stand on (needs docker buildx)

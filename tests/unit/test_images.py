@@ -3,6 +3,7 @@
 import datetime
 import json
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -17,6 +18,8 @@ from components import images as names
 from components.errors import BadInput
 from images import audit, bases, lock, slim
 from images.dockerfile import DOCKERFILE, read
+from pipelines.pinning import Pins, pins
+from tests import manifests
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS, STAGES = read(DOCKERFILE.read_text("utf-8"))
@@ -157,6 +160,29 @@ def test_the_lock_says_what_was_pushed(tmp_path):
     assert pins.registry == "ghcr.io/acme"
     assert pins.images == {"python-data": DIGEST}
     assert f"ghcr.io/acme/python-data@{DIGEST}" in pins.applied(f"image: {names.DATA}")
+
+
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_with_a_lock_an_overlay_names_every_image_of_ours_by_its_digest(tmp_path, overlay):
+    ours = [names.name_of(image) for image in (names.SERVING, names.TRAIN_TENSORFLOW, names.DATA)]
+    digests = {name: f"sha256:{number:064x}" for number, name in enumerate(sorted(ours))}
+    folder = shutil.copytree(manifests.FOLDER, tmp_path / "manifests")
+    metadata = pushed(tmp_path, **digests)
+    command = [sys.executable, "-m", "images.lock", str(metadata), "--out", str(tmp_path / "lock.json")]
+    command += ["--component", str(folder.parent / lock.COMPONENT)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    assert pins(tmp_path / "lock.json").images == digests
+    text = json.dumps(manifests.rendered(str(folder / "overlays" / overlay)))
+    named = re.findall(r'"(?:[^"]*/)?(python-[a-z-]+)([:@][^"]+)"', text)
+    assert {name for name, _ in named} == {"python-serving", "python-train-tensorflow"}
+    assert all(version == f"@{digests[name]}" for name, version in named), named
+    assert f'"ghcr.io/acme/python-serving@{digests["python-serving"]}"' in text
+
+
+def test_the_overlays_images_are_those_of_the_lock_that_is_here():
+    lock_here = ROOT / "images/lock.json"
+    written = (ROOT / lock.COMPONENT).read_text("utf-8")
+    assert written == lock.component(pins(lock_here) if lock_here.exists() else Pins())
 
 
 def test_a_build_that_pushed_nothing_makes_no_lock(tmp_path):
