@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -14,6 +14,7 @@ from components.errors import BadBundle
 from components.features import schema as features
 from components.features.schema import FeatureSchema
 from serving import inputs, signing
+from serving.explain.background import Background
 from serving.inputs import Column, Columns
 from serving.schema import ARCHITECTURE_FILE, FILE, NATIVE_FILES, ONNX_FILE, SIGNATURE_FILE, BundleManifest, FileDigest
 
@@ -103,7 +104,7 @@ def load(folder: Path) -> "Model":
     except (ValidationError, ValueError) as error:
         raise BadBundle(f"{folder / features.FILE} is not a valid feature schema: {_first_line(error)}.") from error
     try:
-        return Model(manifest, schema, _scorer(folder, manifest, schema))
+        return Model(manifest, schema, _scorer(folder, manifest, schema), Background.read(folder, schema))
     except ModuleNotFoundError as error:
         raise BadBundle(
             f"{folder} is served by {manifest.framework} itself, since its ONNX graph does not hold parity, and "
@@ -142,8 +143,15 @@ def model_frame(frame: "pd.DataFrame", schema: FeatureSchema) -> "pd.DataFrame":
 class Model:
     """A loaded bundle."""
 
-    def __init__(self, manifest: BundleManifest, schema: FeatureSchema, scorer: "_Scorer") -> None:
+    def __init__(
+        self,
+        manifest: BundleManifest,
+        schema: FeatureSchema,
+        scorer: "_Scorer",
+        background: Background | None = None,
+    ) -> None:
         """Keep the parts; :func:`load` makes them."""
+        self.background = background
         self.manifest = manifest
         self.schema = schema
         self._scorer = scorer
@@ -167,12 +175,32 @@ class Model:
 
     def predict_columns(self, columns: Mapping[str, Sequence[Any] | Column]) -> Predictions:
         """Predict from raw input columns by name, all of one length; as :meth:`predict` otherwise."""
-        typed = inputs.coerce(columns, self.schema)
+        return self.predict_typed(inputs.coerce(columns, self.schema))
+
+    def predict_typed(self, typed: Columns) -> Predictions:
+        """Predict from input columns as :func:`serving.inputs.coerce` gives them; as :meth:`predict` otherwise."""
         rows = len(next(iter(typed.values()))) if typed else 0
         if rows == 0:
-            shape = (0,) if self.manifest.task == "regression" else (0, len(self.manifest.classes))
-            return np.zeros(shape)
+            return self.no_predictions()
         return self._scorer.score(inputs.model_columns(self._derive(typed), self.schema))
+
+    def no_predictions(self) -> Predictions:
+        """What is predicted for no rows at all."""
+        return np.zeros((0,) if self.manifest.task == "regression" else (0, len(self.manifest.classes)))
+
+    def matrix_scorer(self) -> "Callable[[NDArray[np.float64]], Predictions] | None":
+        """Scores a matrix (n, number of inputs) of typed numbers without a detour through columns.
+
+        Returns:
+            None unless an ONNX graph takes every feature as a number, and every feature is an input as it is.
+        """
+        if self._derives or not isinstance(self._scorer, _Onnx):
+            return None
+        places = {column.name: place for place, column in enumerate(self.schema.inputs)}
+        numbers = {column.name for column in self.schema.inputs if column.type in ("number", "boolean")}
+        if not {feature.name for feature in self.schema.features} <= numbers:
+            return None
+        return self._scorer.matrix_scorer(places)
 
     def predict_frame(self, frame: "pd.DataFrame") -> Predictions:
         """Predict from the frame that :func:`model_frame` makes: the features, derived already.
@@ -245,6 +273,23 @@ class _Onnx:
         feed = {name: columns[name].astype(dtype).reshape(-1, 1) for name, dtype in self._dtypes.items()}
         (scores,) = self._session.run([self._output], feed)
         return _shaped(scores, self._classes, "model.onnx")
+
+    def matrix_scorer(self, places: Mapping[str, int]) -> "Callable[[NDArray[np.float64]], Predictions] | None":
+        """As :meth:`Model.matrix_scorer`; ``places`` are the columns of the matrix by feature."""
+        if len(set(self._dtypes.values())) != 1:
+            return None
+        (dtype,) = set(self._dtypes.values())
+        names = tuple(self._dtypes)
+        order = [places[name] for name in names]
+        wanted, run, classes = [self._output], self._session.run, self._classes
+
+        def score(matrix: NDArray[np.float64]) -> Predictions:
+            # One copy for all features; each is then a row of it, seen as (n, 1).
+            features = np.ascontiguousarray(matrix.T[order], dtype=dtype)[:, :, np.newaxis]
+            (scores,) = run(wanted, dict(zip(names, features, strict=True)))
+            return _shaped(scores, classes, "model.onnx")
+
+        return score
 
 
 _ONNX_TYPES: dict[str, dict[str, Any]] = {

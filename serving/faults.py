@@ -7,21 +7,16 @@ with status 500 and delays every one by 400 ms. ``seed`` makes another random se
 import asyncio
 import os
 import random
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from components.errors import BadInput
+from components.errors import BadInput, SluicewayError
 
 VARIABLE = "SLUICEWAY_FAULTS"
 
-Asgi = Any
-_PREDICTION = re.compile(r"^/(v1/models/[^/]+:predict|v2/models/[^/]+(/versions/[^/]+)?/infer)$")
 
-
-def is_prediction(scope: dict[str, Any]) -> bool:
-    """Whether an ASGI scope is a prediction request of either protocol."""
-    return scope["type"] == "http" and scope["method"] == "POST" and bool(_PREDICTION.match(scope["path"]))
+class Injected(SluicewayError):
+    """A prediction that fails on purpose."""
 
 
 @dataclass(frozen=True)
@@ -64,32 +59,25 @@ def from_environment() -> Faults | None:
     return faults
 
 
-class FaultyApp:
-    """An ASGI application in front of another, that makes its predictions fail as told."""
+class Injector:
+    """Decides for each prediction what goes wrong with it."""
 
-    def __init__(self, app: Asgi, faults: Faults) -> None:
-        """Wrap an application."""
-        self._app = app
+    def __init__(self, faults: Faults) -> None:
+        """Begin a sequence."""
         self._faults = faults
         self._random = random.Random(faults.seed)  # noqa: S311 - a reproducible sequence is the point
         self._seen = 0
 
-    async def __call__(self, scope: dict[str, Any], receive: Asgi, send: Asgi) -> None:
-        """Pass a request on, late or not at all."""
-        if is_prediction(scope):
-            self._seen += 1
-            if self._seen > self._faults.after_requests:
-                if self._faults.delay_ms:
-                    await asyncio.sleep(self._faults.delay_ms / 1000)
-                if self._random.random() < self._faults.errors:
-                    await self._fail(receive, send)
-                    return
-        await self._app(scope, receive, send)
+    async def strike(self) -> None:
+        """Hold a prediction back, or fail it.
 
-    async def _fail(self, receive: Asgi, send: Asgi) -> None:
-        more = True
-        while more:  # a body left unread would end the client's connection
-            more = (await receive()).get("more_body", False)
-        headers = [(b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": 500, "headers": headers})
-        await send({"type": "http.response.body", "body": b'{"error":"injected by SLUICEWAY_FAULTS"}'})
+        Raises:
+            Injected: this one fails.
+        """
+        self._seen += 1
+        if self._seen <= self._faults.after_requests:
+            return
+        if self._faults.delay_ms:
+            await asyncio.sleep(self._faults.delay_ms / 1000)
+        if self._random.random() < self._faults.errors:
+            raise Injected(f"injected by {VARIABLE}")

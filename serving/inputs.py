@@ -75,7 +75,7 @@ def coerce(columns: Mapping[str, Sequence[Any] | Column], schema: FeatureSchema)
     typed: Columns = {}
     rows: int | None = None
     for column in schema.inputs:
-        values = _typed(column.name, column.type, columns[column.name])
+        values = typed_column(column.name, column.type, columns[column.name])
         if rows is not None and len(values) != rows:
             raise BadInput(f"Input column {column.name!r} has {len(values)} rows, others have {rows}.")
         rows = len(values)
@@ -97,7 +97,12 @@ def model_columns(columns: Mapping[str, Column], schema: FeatureSchema) -> Colum
     }
 
 
-def _typed(name: str, kind: InputType, values: Sequence[Any] | Column) -> Column:
+def typed_column(name: str, kind: InputType, values: Sequence[Any] | Column) -> Column:
+    """Turn one column's raw values into the type of its kind, as :func:`coerce` does.
+
+    Raises:
+        BadInput: a value does not fit; names the column and the row, counted from 0.
+    """
     dtype = values.dtype.kind if isinstance(values, np.ndarray) else "O"
     if kind in ("number", "boolean") and dtype in "fiub":
         numbers: Column = np.asarray(values, dtype=np.float64)
@@ -192,7 +197,7 @@ def _numeric(name: str, values: Column) -> Column:
         stamps = values.astype("datetime64[us]")
         seconds = stamps.astype(np.int64) / 1e6
         return np.where(np.isnat(stamps), np.nan, seconds)
-    return _typed(name, "number", values)
+    return typed_column(name, "number", values)
 
 
 def _categorical(values: Column) -> Column:

@@ -180,7 +180,10 @@ def test_bodies_that_are_not_json_or_not_the_binary_form_are_400(client):
     assert client.post("/v2/models/m/infer", content=b"{", headers=head).status_code == 400
     binary = {"content-type": "application/octet-stream", "inference-header-content-length": "2"}
     answer = client.post("/v2/models/m/infer", content=b"{}", headers=binary)
-    assert (answer.status_code, answer.json()) == (400, {"error": "The V2 request lacks the field 'inputs'."})
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {"error": "The V2 request cannot be read: inputs: Field required, a list of tensors."},
+    )
 
 
 def test_a_content_type_with_a_charset_is_read(client):

@@ -6,26 +6,19 @@ import time
 import pytest
 
 from components.errors import BadInput
-from serving.faults import Faults, FaultyApp, from_environment
+from serving.faults import Faults, Injected, Injector, from_environment
 
 
-def statuses(faults, count, path="/v1/models/m:predict", method="POST"):
-    async def app(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"{}"})
-
+def statuses(faults, count):
     async def run():
-        faulty, seen = FaultyApp(app, faults), []
-
-        async def send(message):
-            if message["type"] == "http.response.start":
-                seen.append(message["status"])
-
-        async def receive():
-            return {"type": "http.request", "body": b"", "more_body": False}
-
+        injector, seen = Injector(faults), []
         for _ in range(count):
-            await faulty({"type": "http", "method": method, "path": path}, receive, send)
+            try:
+                await injector.strike()
+            except Injected:
+                seen.append(500)
+            else:
+                seen.append(200)
         return seen
 
     return asyncio.run(run())
@@ -58,15 +51,7 @@ def test_a_share_of_predictions_fails_the_same_way_each_time():
     assert 250 < first.count(500) < 350
 
 
-@pytest.mark.parametrize(
-    ("path", "method"), [("/v2/models/m/ready", "GET"), ("/metrics", "GET"), ("/v1/models", "GET")]
-)
-def test_readiness_and_metrics_are_left_alone(path, method):
-    assert statuses(Faults(errors=1.0), 2, path, method) == [200, 200]
-
-
-def test_predictions_of_both_protocols_are_delayed():
+def test_predictions_are_delayed():
     began = time.monotonic()
-    statuses(Faults(delay_ms=50), 1)
-    statuses(Faults(delay_ms=50), 1, "/v2/models/m/infer")
+    statuses(Faults(delay_ms=50), 2)
     assert time.monotonic() - began >= 0.1

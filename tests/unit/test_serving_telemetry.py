@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 
 from serving.local.envoy_config import LATENCY_MS
-from serving.telemetry import Telemetry, own_revision
+from serving.server.telemetry import Telemetry, own_revision
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,13 @@
 import os
 import re
 import socket
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import Counter, Histogram
 
 from serving.bundle import Predictions
-from serving.faults import is_prediction
 from serving.local.envoy_config import LATENCY_MS
-from serving.log import REQUEST_ID
 from serving.protocol import labels
 from serving.schema import BundleManifest
 
@@ -48,6 +45,8 @@ class Telemetry:
             "sluiceway_request_seconds", "Seconds from a prediction request's head to its reply", who, buckets=_SECONDS
         )
         self._seconds.labels(**self._who)
+        predict = Histogram("request_predict_seconds", "predict request latency", ("model_name",), buckets=_SECONDS)
+        self._predict = predict.labels(model_name=name)
         for code in ("200", "400", "500"):
             self._requests.labels(**self._who, code=code)
         self._histogram: Any = None
@@ -82,41 +81,15 @@ class Telemetry:
             for value in (scores if scores.ndim == 1 else scores[:, -1]).tolist():
                 self._histogram.observe(value)
 
+    def scored(self, requests: int, rows: int, seconds: float) -> None:
+        """Count a batch: its requests, rows and the seconds of the model."""
+        for _ in range(requests):
+            self._predict.observe(seconds)
+
+    def waiting(self, requests: int) -> None:
+        """Note how many requests wait for the model."""
+
     def answered(self, code: int, seconds: float) -> None:
         """Count an answered request."""
         self._requests.labels(**self._who, code=str(code)).inc()
         self._seconds.labels(**self._who).observe(seconds)
-
-
-class ObservedApp:
-    """An ASGI application around another, that counts its predictions' status codes and seconds."""
-
-    def __init__(self, app: Any, telemetry: Telemetry) -> None:
-        """Wrap an application."""
-        self._app = app
-        self._telemetry = telemetry
-
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Pass a request on and count what it is answered with; an exception counts as 500."""
-        if not is_prediction(scope):
-            await self._app(scope, receive, send)
-            return
-        REQUEST_ID.set(_request_id(scope))  # each request is answered in a task, and so a context, of its own
-        began = time.perf_counter()
-        code = 500
-
-        async def noting(message: dict[str, Any]) -> None:
-            nonlocal code
-            if message["type"] == "http.response.start":
-                code = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noting)
-        finally:
-            self._telemetry.answered(code, time.perf_counter() - began)
-
-
-def _request_id(scope: dict[str, Any]) -> str:
-    found = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return found.decode("latin-1")
