@@ -58,7 +58,7 @@ _FORMAT = 2  # of marshal: later ones look for equal objects, which costs more t
 
 
 def frame(kind: str, content: Any) -> bytes:
-    """A message to the writer: ``exchanges`` (tuples), ``settings`` (JSON) or ``close`` (seconds)."""
+    """A message to the writer: ``settings`` or ``model`` (JSON), ``exchanges`` (tuples), or ``close`` (seconds)."""
     body = marshal.dumps((kind, content), _FORMAT)
     return _LENGTH.pack(len(body)) + body
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter, deque
 from random import random
+from typing import Any
 
 from components.features.schema import FeatureSchema
 from serving.payloads.exchange import OVERHEAD, Exchange, as_tuple, frame
@@ -27,23 +28,15 @@ _STEADY_SECONDS = 30.0
 
 
 class PayloadLog:
-    """Logs the exchanges of one model's revision; all of its methods are called on the event loop."""
+    """Logs the exchanges of a server's models; all of its methods are called on the event loop."""
 
-    def __init__(self, settings: Settings, model: str, revision: str, schema: FeatureSchema) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Keep the settings; nothing is started."""
+        self._settings = settings
         self._sinks = [name for name, on in (("http", settings.url), ("store", settings.store)) if on]
         self._sample = settings.sample
-        self._greeting = frame(
-            "settings",
-            json.dumps(
-                {
-                    "settings": dataclasses.asdict(settings),
-                    "model": model,
-                    "revision": revision,
-                    "schema": schema.model_dump(mode="json"),
-                }
-            ),
-        )
+        self._known: dict[tuple[str, str], bytes] = {}
+        self._news: list[bytes] = []
         self._most_bytes = settings.queue_bytes
         self._queue: deque[Exchange] = deque()
         self._bytes = 0
@@ -60,14 +53,25 @@ class PayloadLog:
         self._sent_all = asyncio.Event()
 
     @classmethod
-    def from_environment(cls, model: str, revision: str, schema: FeatureSchema) -> "PayloadLog | None":
+    def from_environment(cls) -> "PayloadLog | None":
         """The log that ``SLUICEWAY_PAYLOADS_*`` asks for; None where it asks for none.
 
         Raises:
-            BadInput: names the variable that cannot be read, or a column to redact that the model has not.
+            BadInput: names the variable that cannot be read.
         """
-        settings = from_environment(model, schema)
-        return None if settings is None else cls(settings, model, revision, schema)
+        settings = from_environment()
+        return None if settings is None else cls(settings)
+
+    def know(self, model: str, revision: str, schema: FeatureSchema) -> None:
+        """Learn what a revision's inputs are, before it answers.
+
+        Raises:
+            BadInput: a column to redact is none of them.
+        """
+        self._settings.check(model, schema)
+        told = {"model": model, "revision": revision, "schema": schema.model_dump(mode="json")}
+        self._known[model, revision] = frame("model", json.dumps(told))
+        self._news.append(self._known[model, revision])
 
     def wants(self) -> bool:
         """Whether to log this request: the sampling decision."""
@@ -114,9 +118,9 @@ class PayloadLog:
             log.warning("The writer of payloads does not start: %s. It is tried again.", error)
             self._start_later()
             return
-        self._writer = _Writer(self, process, sock, loop, self._greeting)
-        if self._closing and not self._queue:
-            return
+        greeting = frame("settings", json.dumps(dataclasses.asdict(self._settings)))
+        self._news.clear()
+        self._writer = _Writer(self, process, sock, loop, greeting + b"".join(self._known.values()))
         self._send()
 
     async def close(self, seconds: float) -> None:
@@ -150,7 +154,7 @@ class PayloadLog:
         writer = self._writer
         if writer is None or writer.unsent:
             return  # whoever brings a writer, or sends the rest, calls again
-        batch = []
+        batch: list[tuple[Any, ...]] = []
         size = 0
         while self._queue and (not batch or size < BATCH_BYTES):
             exchange = self._queue.popleft()
@@ -159,7 +163,11 @@ class PayloadLog:
             size += taken
             batch.append(as_tuple(exchange))
         if batch:
-            writer.send_exchanges(frame("exchanges", batch), len(batch))
+            message = frame("exchanges", batch)
+            if self._news:
+                message = b"".join([*self._news, message])
+                self._news.clear()
+            writer.send_exchanges(message, len(batch))
         if not self._queue:
             if not writer.unsent:
                 self._sent_all.set()

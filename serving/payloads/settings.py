@@ -33,7 +33,8 @@ class Settings:
         raw: whether the Parquet files hold the bodies, too.
         roll_seconds: longest time that rows wait for their file to be written.
         timeout: of one request to the HTTP sink, in seconds.
-        inference_service: KServe's name of the service; this and what follows become attributes of the events.
+        inference_service: KServe's name of the service, the model's where empty; this and what follows become
+            attributes of the events.
         namespace: Kubernetes'.
         component: ``predictor``.
         endpoint: KServe's label ``endpoint`` of the pod; empty in Standard mode.
@@ -55,14 +56,22 @@ class Settings:
     endpoint: str = ""
     source: str = ""
 
+    def check(self, model: str, schema: FeatureSchema) -> None:
+        """See that a model has the columns to redact: one misspelt would go out.
 
-def from_environment(model: str, schema: FeatureSchema, environment: Mapping[str, str] = os.environ) -> Settings | None:
+        Raises:
+            BadInput: names those that it has not.
+        """
+        known = [column.name for column in schema.inputs]
+        if unknown := [name for name in self.redact if name not in known]:
+            some = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+            raise BadInput(
+                f"{PREFIX}REDACT names {', '.join(map(repr, unknown))}, but the inputs of model {model!r} are {some}."
+            )
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Settings | None:
     """Read ``SLUICEWAY_PAYLOADS_*``; None where there is no sink, or nothing is sampled.
-
-    Args:
-        model: the model's name, taken for the service's where that is not set.
-        schema: names the columns that can be redacted.
-        environment: where to read.
 
     Raises:
         BadInput: names the variable and what it may hold.
@@ -72,13 +81,13 @@ def from_environment(model: str, schema: FeatureSchema, environment: Mapping[str
         url=given.read("URL", "", _url, "an http:// or https:// address"),
         store=given.read("STORE", "", _store, "an absolute folder, or a URL such as gs://bucket/folder"),
         sample=given.read("SAMPLE", 1.0, _between(0, 1), "a share from 0 to 1"),
-        redact=given.read("REDACT", (), _columns(schema), f"input columns with commas between ({_some(schema)})"),
+        redact=given.read("REDACT", (), _names, "input columns with commas between"),
         queue_bytes=int(given.read("QUEUE_MB", 32.0, _between(0.1, 100_000), "megabytes, at least 0.1") * 1024 * 1024),
         mode=given.read("MODE", "all", _one_of(MODES), ", ".join(MODES)),
         raw=given.read("RAW", "0", _one_of(("0", "1")), "0 or 1") == "1",
         roll_seconds=given.read("ROLL_SECONDS", 30.0, _between(0.1, 3600), "seconds from 0.1 to 3600"),
         timeout=given.read("TIMEOUT", 5.0, _between(0.1, 60), "seconds from 0.1 to 60"),
-        inference_service=given.read("INFERENCESERVICE", model, _line, "one line"),
+        inference_service=given.read("INFERENCESERVICE", "", _line, "one line"),
         namespace=given.read("NAMESPACE", "", _line, "one line") or _own_namespace(),
         component=given.read("COMPONENT", "predictor", _line, "one line"),
         endpoint=given.read("ENDPOINT", "", _line, "one line"),
@@ -142,21 +151,8 @@ def _one_of(allowed: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
-def _columns(schema: FeatureSchema) -> Callable[[str], tuple[str, ...]]:
-    known = {column.name for column in schema.inputs}
-
-    def parse(text: str) -> tuple[str, ...]:
-        names = tuple(name.strip() for name in text.split(",") if name.strip())
-        if unknown := [name for name in names if name not in known]:
-            raise ValueError(f"the model has no input {', '.join(map(repr, unknown))}")
-        return names
-
-    return parse
-
-
-def _some(schema: FeatureSchema) -> str:
-    names = [column.name for column in schema.inputs]
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _line(text: str) -> str:
