@@ -1,0 +1,121 @@
+"""Open loop: requests come when they come, whatever became of those before.
+
+Latency counts from the moment at which a request was due, so that time it waited for a free connection is part of it:
+otherwise a server that stalls would be asked less while it does (coordinated omission).
+"""
+
+import time
+from array import array
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.bench.load.connections import Connection, Pool
+
+PATIENCE = 10.0
+"""Seconds to wait for the last replies."""
+
+
+def open_loop(
+    address: tuple[str, int],
+    requests: list[bytes],
+    connections: int,
+    phases: list[tuple[float, float]],
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Offer load at given rates, Poisson arrivals.
+
+    Args:
+        address: host and port.
+        requests: whole requests, sent in turn.
+        connections: how many requests may be under way; more wait for one of these.
+        phases: (requests per second, seconds), one after the other.
+        seed: of the arrivals.
+
+    Returns:
+        ``due`` (s since the start), ``seconds`` (latency from then; NaN: never answered) and ``status`` (0: broken or
+        never answered), as lists in the order of replies; ``most``, the largest number that waited for a connection;
+        and ``late``, the share of requests that were sent over a millisecond late although a connection was free.
+    """
+    pool = Pool(address, connections)
+    arrivals = _arrivals(phases, seed)
+    clock = time.perf_counter_ns
+    idle = deque(pool.all)
+    backlog: deque[int] = deque()
+    due_at, took, status = array("Q"), array("q"), array("H")
+    poll, by_fd, kinds = pool.epoll.poll, pool.by_fd, len(requests)
+    total, upcoming, most, late, sent = len(arrivals), 0, 0, 0, 0
+    start = clock()
+    due = (arrivals + start).tolist()
+    deadline = int(due[-1] + PATIENCE * 1e9)
+
+    def begin(connection: Connection, when: int) -> None:
+        nonlocal sent
+        connection.send(requests[sent % kinds], sent % kinds, when)
+        sent += 1
+
+    while len(due_at) < total:
+        now = clock()
+        if now > deadline:
+            break
+        while upcoming < total and due[upcoming] <= now:
+            if idle:
+                late += now - due[upcoming] > 1_000_000
+                begin(idle.popleft(), due[upcoming])
+            else:
+                backlog.append(due[upcoming])
+                most = max(most, len(backlog))
+            upcoming += 1
+        # epoll counts in whole milliseconds, so shorter waits are spun: the generator has a core of its own.
+        soon = upcoming < total and due[upcoming] - now < 2_000_000
+        for fd, _ in poll(0 if soon else 0.001):
+            connection = by_fd[fd]
+            try:
+                reply = connection.receive()
+            except OSError:
+                reply = b""
+                renew = True
+            else:
+                renew = False
+            if reply is None:
+                continue
+            now = clock()
+            if connection.began:
+                due_at.append(connection.began)
+                took.append(now - connection.began)
+                status.append(int(reply[9:12] or 0))
+            if renew or b"onnection: close" in reply[: reply.find(b"\r\n\r\n")]:
+                pool.renew(connection)
+            connection.began = 0
+            if backlog:
+                begin(connection, backlog.popleft())
+            else:
+                idle.append(connection)
+    waiting = [one.began for one in pool.all if one.began] + list(backlog)
+    pool.close()
+    lost = np.array(waiting, dtype=np.uint64)
+    return {
+        "due": np.concatenate([_seconds(due_at, start), (lost - np.uint64(start)) / 1e9]).tolist(),
+        "seconds": np.concatenate([np.frombuffer(took, dtype=np.int64) / 1e9, np.full(len(waiting), np.nan)]).tolist(),
+        "status": [*status, *[0] * len(waiting)],
+        "most": most,
+        "late": late / total,
+    }
+
+
+def _arrivals(phases: list[tuple[float, float]], seed: int) -> NDArray[np.int64]:
+    random = np.random.default_rng(seed)
+    at, parts = 0.0, []
+    for rate, seconds in phases:
+        gaps = random.exponential(1 / rate, int(rate * seconds * 1.2 + 100))
+        times = gaps.cumsum()
+        parts.append(at + times[times < seconds])
+        at += seconds
+    return (np.concatenate(parts) * 1e9).astype(np.int64)
+
+
+def _seconds(times: "array[int]", start: int) -> NDArray[np.float64]:
+    return (np.frombuffer(times, dtype=np.uint64) - np.uint64(start)) / 1e9
