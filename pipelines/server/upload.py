@@ -5,10 +5,10 @@ also stands that we made it. A pipeline without versions, which is what an uploa
 taken up by the next.
 """
 
-import random
 import re
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,11 @@ from pipelines.server.retry import made_once
 
 _OURS = re.compile(r"package sha256:([0-9a-f]{64}), by sluiceway$")
 _PAGE = 20  # a version comes with its whole package
+
+SETTLES_WITHIN = 2.0
+"""Seconds after which everybody sees the versions of a second that is over."""
+
+_CERTAINLY_OVER = timedelta(minutes=10)  # by our clock, which may differ from the server's
 
 
 @dataclass(frozen=True)
@@ -119,8 +124,7 @@ def upload(connection: Connection, package: Package, keep: int, dry_run: bool = 
         )
     if pipeline is None:
         return Uploaded(package.pipeline, package.version, "new", "", "", "", package.digest)
-    there = _same(connection, pipeline.pipeline_id, package)
-    version = there[0] if there else None
+    version = there = _settled(connection, pipeline.pipeline_id, package)
     if version is None and not dry_run:
         version = _make_version(connection, pipeline.pipeline_id, package)
     done = Uploaded(
@@ -169,8 +173,8 @@ def _same(connection: Connection, pipeline_id: str, package: Package) -> list[An
 def _make_version(connection: Connection, pipeline_id: str, package: Package) -> Any:
     """The version that is this package, made unless somebody else made it meanwhile.
 
-    Two uploads of one package from two commits have two names, so the server takes both. Whoever then sees an older
-    one, or one of the same second, deletes their own and looks again.
+    Two uploads of one package from two commits have two names, so the server takes both. The older one stays; who made
+    another deletes it.
     """
 
     def find() -> Any:
@@ -181,17 +185,31 @@ def _make_version(connection: Connection, pipeline_id: str, package: Package) ->
             str(package.path), name=package.version, pipelineid=pipeline_id, description=package.description
         )
 
-    while True:
-        made = made_once(find, make, connection.patience)
-        same = _same(connection, pipeline_id, package)
-        ours = next((one for one in same if _name(one) == package.version), None)
-        others = [one for one in same if one is not ours]
-        if ours is None:
-            return made
-        if all(one.created_at > ours.created_at for one in others):
-            return ours
-        _delete(connection, pipeline_id, ours)
-        time.sleep(random.uniform(0, connection.patience / 60))  # noqa: S311 - so that two do not go on in step
+    stays = None
+    while stays is None:
+        made_once(find, make, connection.patience)
+        stays = _settled(connection, pipeline_id, package)
+    for version in _same(connection, pipeline_id, package):
+        if _name(version) == package.version and version.pipeline_version_id != stays.pipeline_version_id:
+            _delete(connection, pipeline_id, version)
+    return stays
+
+
+def _settled(connection: Connection, pipeline_id: str, package: Package) -> Any:
+    """The version that is this package and stays it, whoever uploads the package meanwhile; None when there is none.
+
+    It is the oldest, and of those of one second that with the lowest id. Times are the server's and whole seconds, so
+    this is certain only when that second is over.
+    """
+    waited_for = None
+    while same := _same(connection, pipeline_id, package):
+        first = min(same, key=lambda one: (one.created_at, one.pipeline_version_id))
+        age = datetime.now(UTC) - first.created_at
+        if age > _CERTAINLY_OVER or (waited_for is not None and first.created_at <= waited_for):
+            return first
+        time.sleep(SETTLES_WITHIN)
+        waited_for = first.created_at
+    return None
 
 
 def _clean(connection: Connection, done: Uploaded, keep: int, dry_run: bool) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -155,8 +156,9 @@ def test_a_token_that_expires_in_the_middle_is_read_anew(kfp_api, kfp_options, p
 
 @pytest.mark.parametrize("commits", [(COMMIT, COMMIT), (COMMIT, "d" * 40)], ids=["same commit", "two commits"])
 @pytest.mark.parametrize("tick", [1.0, 0.0], ids=["a second apart", "in one second"])
-def test_two_uploads_at_once_end_with_one_version(kfp_api, kfp_options, packages, unique, commits, tick):
-    kfp_api.store.tick = tick
+def test_two_uploads_at_once_end_with_one_version(kfp_api, kfp_options, packages, unique, commits, tick, monkeypatch):
+    monkeypatch.setattr("pipelines.server.upload.SETTLES_WITHIN", 0.3)
+    kfp_api.store.tick, kfp_api.store.clock = tick, time.time()
     meeting = threading.Barrier(2, timeout=5)
     met: set[int] = set()
 
@@ -182,6 +184,46 @@ def test_two_uploads_at_once_end_with_one_version(kfp_api, kfp_options, packages
     (left,) = kfp_api.store.versions
     assert [one.version_id for one in done] == [left, left]
     assert len(kfp_api.store.pipelines) == 1
+
+
+def test_a_third_upload_reports_no_version_that_one_of_two_others_takes_back(
+    kfp_api, kfp_options, packages, unique, monkeypatch
+):
+    monkeypatch.setattr("pipelines.server.upload.SETTLES_WITHIN", 0.3)
+    kfp_api.store.tick, kfp_api.store.clock = 0.0, time.time()  # all in one second, which is this one
+    with connect(kfp_options) as kfp:
+        upload(kfp, packages("before"), keep=10)
+    looked, made, third_is_done = threading.Barrier(2, timeout=5), threading.Barrier(3, timeout=5), threading.Event()
+    client = threading.local()
+
+    def meet(_method, path):
+        if path.endswith(_VERSION) and not third_is_done.is_set():
+            client.makes = True
+            looked.wait()
+        elif path.endswith("/versions") and getattr(client, "makes", False):
+            client.makes = False
+            made.wait()  # both are on the server, and neither has seen the other
+            third_is_done.wait(5)
+
+    kfp_api.before = meet
+    prepared = [packages(commit=digit * 40) for digit in "abc"]
+    done = {}
+
+    def work(package):
+        with connect(kfp_options.model_copy(update={"timeout_seconds": 10.0})) as kfp:
+            done[package.commit] = upload(kfp, package, keep=10).version_id
+
+    threads = [threading.Thread(target=work, args=(one,)) for one in prepared[:2]]
+    for thread in threads:
+        thread.start()
+    made.wait()
+    work(prepared[2])
+    third_is_done.set()
+    for thread in threads:
+        thread.join()
+    left = {key for key, one in kfp_api.store.versions.items() if "example.com/one" in str(one["pipeline_spec"])}
+    assert set(done.values()) == left
+    assert len(left) == 1
 
 
 def test_the_newest_old_versions_stay_and_those_that_are_in_use_or_not_ours(kfp, kfp_api, packages, unique):
