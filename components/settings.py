@@ -25,6 +25,8 @@ class Settings(BaseSettings):
         prometheus_ca: file with the certificate authority that signed its certificate (``SLUICEWAY_PROMETHEUS_CA``).
         webhook: where each decision of a rollout is posted, as Slack takes it; a secret (``SLUICEWAY_WEBHOOK``).
         ui: address of the KFP UI, on a cluster, for links in notifications (``SLUICEWAY_UI``).
+        background_rows: how many rows of the train split a bundle keeps, to explain predictions against; 0 keeps none
+            (``SLUICEWAY_BACKGROUND_ROWS``).
         images: what the run's package has for each image that a step chooses, by name (``SLUICEWAY_IMAGES``, JSON).
         tracking_uri: MLflow tracking and registry (``MLFLOW_TRACKING_URI``); a SQLite file under home by default.
     """
@@ -40,6 +42,7 @@ class Settings(BaseSettings):
     prometheus_ca: str = ""
     webhook: SecretStr = SecretStr("")
     ui: str = ""
+    background_rows: int = Field(default=100, ge=0, le=1_000)
     images: dict[str, str] = {}
     tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
 

@@ -10,6 +10,7 @@ from components.errors import BadInput
 from components.evaluate.metrics import PRIMARY, measure
 from components.features.schema import FeatureSchema
 from components.settings import settings
+from components.train import background
 from components.train.checkpoints import StoredCheckpoints
 from components.train.contract import Data, DeviceWish, Fitted, Listener, NoGraph, Run, Trainer
 from components.train.environment import Meter
@@ -147,6 +148,7 @@ def train(
                 fitted = maker.fit(data, parameters, run)
     made, metrics = _measured(data, maker.framework, fitted, identity, tolerance)
     made = replace(made, device=run.used, search=found.facts() if found else {}, exports=tuple(exports))
+    made = replace(made, background=background.draw(features, data.schema, seed))
     manifest = write(bundle, made, meter)
     run.checkpoints.clear()
     for file in events if history.epochs else ():

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
+    from serving.background import Background
+
 EXAMPLE_ROWS = 3
 BINS = 20
 
@@ -39,6 +41,7 @@ class Made:
         device: what it was trained on.
         search: what the search for its parameters did.
         exports: which other forms of the graph to write.
+        background: raw rows to explain predictions against; None keeps none.
     """
 
     schema: FeatureSchema
@@ -52,6 +55,7 @@ class Made:
     device: str = "cpu"
     search: dict[str, Any] = field(default_factory=dict)
     exports: tuple[str, ...] = ()
+    background: "Background | None" = None
 
 
 def write(bundle: Path, made: Made, meter: Meter) -> BundleManifest:
@@ -76,6 +80,8 @@ def write(bundle: Path, made: Made, meter: Meter) -> BundleManifest:
             (folder / ONNX_FILE).write_bytes(made.graph.SerializeToString(deterministic=True))
         exports = export(made.graph, made.exports, folder, made.valid, made.scores, schema)
         (folder / FEATURES_FILE).write_text(schema.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        if made.background is not None:
+            made.background.write(folder)
         (folder / PACKAGES_FILE).write_text(packages(), encoding="utf-8")
         mlmodel.write(folder, schema, made.valid.inputs.head(EXAMPLE_ROWS), flavor, identity)
         manifest = BundleManifest(
