@@ -125,7 +125,7 @@ def _each(name: str, kind: str, one: Callable[[Any], Any], values: Iterable[Any]
         try:
             done.append(one(value))
         except (ValueError, TypeError, OverflowError) as error:
-            shown = repr(value)
+            shown = repr(value.item() if isinstance(value, np.generic) else value)
             shown = shown if len(shown) <= 60 else shown[:57] + "..."
             raise BadInput(f"Input column {name!r}, row {row}: {shown} is not a {kind}.") from error
     return np.array(done, dtype=dtype)

@@ -23,10 +23,11 @@ def rows_of(body: bytes | bytearray, reader: Reader, limits: Limits) -> list[Row
     Raises:
         BadRequest: the body is not JSON, too deep or too long, or an instance lacks a column.
     """
-    payload = parsed(body, limits)
+    payload = parsed(body)
     instances = payload.get("instances") if type(payload) is dict else None
     if type(instances) is not list:
         raise BadRequest(NEEDS)
+    check_depth(payload, body, 2 + len(instances), limits)
     if len(instances) > limits.rows:
         raise BadRequest(f"The request has {len(instances):,} instances; the most is {limits.rows:,}. Send several.")
     try:
@@ -55,19 +56,33 @@ def reply(scores: Predictions, manifest: BundleManifest) -> bytes:
     )
 
 
-def parsed(body: bytes | bytearray, limits: Limits) -> Any:
-    """JSON, no deeper than allowed.
+def parsed(body: bytes | bytearray) -> Any:
+    """The JSON of a body.
 
     Raises:
-        BadRequest: the body is not JSON, or too deep.
+        BadRequest: it is not JSON.
     """
     try:
-        payload = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"The request body is not JSON: {error}. A missing value is null.") from error
-    if body.count(b"[") + body.count(b"{") > limits.depth and _deeper(payload, limits.depth):
+
+
+def check_depth(payload: Any, body: bytes | bytearray, usual: int, limits: Limits) -> None:
+    """Refuse JSON that is nested too deep.
+
+    Args:
+        payload: what was parsed.
+        body: what it was parsed from. Brackets are counted first, which costs next to nothing: with no more than usual
+            none can be deep.
+        usual: how many lists and objects a proper request of this size has.
+        limits: what is refused.
+
+    Raises:
+        BadRequest: it is nested deeper than allowed.
+    """
+    if body.count(b"[") + body.count(b"{") > usual + limits.depth - 3 and _deeper(payload, limits.depth):
         raise BadRequest(f"The request body is nested more than {limits.depth} deep.")
-    return payload
 
 
 def check_texts(rows: Sequence[Row], names: Sequence[str], limits: Limits) -> None:

@@ -20,7 +20,7 @@ from serving.schema import BundleManifest
 from serving.server.columns import Asked, Reader
 from serving.server.failures import BadRequest
 from serving.server.limits import Limits
-from serving.server.v1 import check_texts, parsed
+from serving.server.v1 import check_depth, check_texts, parsed
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
@@ -32,6 +32,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
 }
 """NumPy's types of the protocol's fixed-size datatypes; ``BYTES`` is the other one."""
+
+_SIZES = frozenset({int})  # and so no bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,14 @@ def asked(
         BadRequest: names the field.
     """
     if head is None:
-        payload = parsed(body, limits)
+        payload = parsed(body)
         rest: memoryview | None = None
     else:
         if not 0 < head <= len(body):
             raise BadRequest(f"Inference-Header-Content-Length is {head}, but the body has {len(body)} bytes.")
         view = memoryview(body)
-        payload = parsed(bytes(view[:head]), limits)
+        body = bytes(view[:head])
+        payload = parsed(body)
         rest = view[head:]
     if type(payload) is not dict:
         raise BadRequest('The V2 request cannot be read: it is not an object with "inputs".')
@@ -97,6 +100,7 @@ def asked(
         raise BadRequest("The V2 request cannot be read: inputs: Field required, a list of tensors.")
     if len(given) > limits.columns:
         raise BadRequest(f"The request has {len(given):,} tensors; the most is {limits.columns:,}.")
+    check_depth(payload, body, 2 + 4 * len(given), limits)
     wanted = _wanted(payload, manifest)
     tensors = []
     used = 0
@@ -140,6 +144,9 @@ def columns_of(tensors: Sequence[Tensor], reader: Reader, limits: Limits) -> Ask
     except BadInput as error:
         raise BadRequest(str(error)) from error
     _check_rows(rows, limits)
+    ordered = [columns[name] for name in reader.names]
+    if all(type(values) is list for values in ordered):
+        return Asked(rows, rows=list(zip(*ordered, strict=True)))  # rows of many requests are typed together
     return Asked(rows, columns=columns)
 
 
@@ -270,7 +277,7 @@ def _tensor(index: int, given: Any, rest: memoryview | None, used: int) -> tuple
     name, shape, datatype = given.get("name"), given.get("shape"), given.get("datatype")
     if type(name) is not str:
         raise BadRequest(f"The V2 request cannot be read: inputs.{index}.name: Field required, a text.")
-    if type(shape) is not list or not all(type(size) is int and size >= 0 for size in shape):
+    if type(shape) is not list or not _SIZES.issuperset(map(type, shape)) or min(shape, default=0) < 0:
         raise BadRequest(f"The V2 request cannot be read: inputs.{index}.shape: Field required, a list of sizes.")
     if type(datatype) is not str or (datatype != "BYTES" and datatype not in DTYPES):
         raise BadRequest(
@@ -333,5 +340,6 @@ def _texts(tensor: Tensor, limits: Limits) -> list[Any]:
             except UnicodeDecodeError as error:
                 raise BadRequest(f"Input tensor {tensor.name!r}, row {row}: the bytes are not UTF-8 text.") from error
         texts.append(value)
-    check_texts([(value,) for value in texts], (tensor.name,), limits)
+        if type(value) is str and len(value) > limits.text_chars:
+            check_texts([(value,)], (tensor.name,), limits)
     return texts
