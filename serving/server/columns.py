@@ -98,7 +98,7 @@ class Reader:
         if (_MIXED if self._truths else _NUMBERS).issuperset(map(type, chain.from_iterable(rows))):
             try:
                 return self._settled(np.array(rows, dtype=np.float64))
-            except (ValueError, OverflowError, TypeError):
+            except (ValueError, OverflowError, TypeError, BadInput):
                 pass  # the slow way says what is wrong
         return self.columns(dict(zip(self.names, zip(*rows, strict=True), strict=True)))
 
