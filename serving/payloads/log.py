@@ -185,7 +185,8 @@ class PayloadLog:
         counts = writer.counts
         for sink in self._sinks:
             ended = sum(number for name, number in counts.items() if sink in name.split("."))
-            counts[f"dropped.{sink}.{'closing' if self._closing else 'writer'}"] += max(0, writer.sent - ended)
+            if writer.sent > ended:
+                counts[f"dropped.{sink}.{'closing' if self._closing else 'writer'}"] += writer.sent - ended
         self._past.update(counts)
         self._writer = None
         self._sent_all.set()
