@@ -30,6 +30,24 @@ class Unauthorized(Failure):
     headers = {"www-authenticate": "Bearer"}  # noqa: RUF012
 
 
+class NotAllowed(Failure):
+    """The server was not started for what is asked."""
+
+    status = 403
+
+
+class NotLoaded(Failure):
+    """The bundle that a client wants loaded does not verify, load or predict."""
+
+    status = 400
+
+
+class Forbidden(Failure):
+    """The server was not started so that clients may do this."""
+
+    status = 403
+
+
 class NotFound(Failure):
     """There is no such model, version or path."""
 
