@@ -54,11 +54,13 @@ def step(name: str) -> Iterator[Step]:
     try:
         yield current
     except SluicewayError as error:
-        emit(name, "failed", kind=type(error).__name__, message=str(error), exit_code=error.exit_code)
+        told = {"kind": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+        emit(name, "failed", **told, **current.labels)
         traceback.print_exc()
         print(f"{name} failed: {error}", file=sys.stderr, flush=True)
         raise SystemExit(error.exit_code) from error
     except Exception as error:
-        emit(name, "failed", kind=type(error).__name__, message=f"{type(error).__name__}: {error}", exit_code=1)
+        told = {"kind": type(error).__name__, "message": f"{type(error).__name__}: {error}", "exit_code": 1}
+        emit(name, "failed", **told, **current.labels)
         raise
     emit(name, "finished", fact=current.fact, seconds=round(time.monotonic() - began, 3), **current.labels)

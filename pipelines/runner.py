@@ -106,7 +106,7 @@ def settle(record: RunRecord) -> str:
     deployment = parse_deployment(record.parameters.get("deployment") or {})
     if not on_this_machine(deployment):
         return "on a cluster the run's own exit handler settles it"
-    return finish(lambda: place_for(deployment, None, record.service), store_for(deployment, record.service))
+    return finish(lambda: place_for(deployment, None, record.service), store_for(deployment, record.service)).said
 
 
 def _execute(record: RunRecord, current: Settings, cache: bool, watch: Watch) -> None:

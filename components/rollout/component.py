@@ -108,4 +108,8 @@ def settle(
         where, service = parse_deployment(deployment), derive(model_name, source_uri)
         owner = os.environ.get("SLUICEWAY_RUN_ID", run_id)
         store = store_for(where, service)
-        current.fact = run(lambda: place_for(where, None, service), store, owner, wait_seconds=120)
+        current.labels = {"service": service}
+        settled = run(lambda: place_for(where, None, service), store, owner, wait_seconds=120)
+        current.fact = settled.said
+        if settled.outcome is not None:
+            current.labels["outcome"] = settled.outcome

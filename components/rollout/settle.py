@@ -1,9 +1,10 @@
 """The exit handler: whatever ended the run, the service ends on the last good release."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from components.errors import NotReady
-from components.rollout.ledger import Phase
+from components.rollout.ledger import Outcome, Phase
 from components.rollout.place import Place
 from components.rollout.run import conclude
 from components.rollout.state import Action, Do
@@ -12,8 +13,24 @@ from components.rollout.store import Ownership, Store
 _HOLDER = "settling"
 
 
-def settle(place: Callable[[], Place], store: Store, run_id: str = "", wait_seconds: float = 0.0) -> str:
-    """Finish what a dead run left behind; gives one sentence about what was done.
+@dataclass(frozen=True)
+class Settled:
+    """What was done.
+
+    Attributes:
+        said: one sentence about it.
+        outcome: how the rollout ended; None when there was nothing to settle.
+    """
+
+    said: str
+    outcome: Outcome | None = None
+
+
+_NOTHING = Settled("nothing to settle")
+
+
+def settle(place: Callable[[], Place], store: Store, run_id: str = "", wait_seconds: float = 0.0) -> Settled:
+    """Finish what a dead run left behind.
 
     A promotion that had begun is completed, since its challenger was judged good and has the traffic. A halted
     rollout is left for a person. Anything else is rolled back.
@@ -30,30 +47,31 @@ def settle(place: Callable[[], Place], store: Store, run_id: str = "", wait_seco
     """
     ledger = store.load()
     if ledger.phase in (Phase.SETTLED, Phase.HALTED):
-        return "nothing to settle"
+        return _NOTHING
     if run_id and ledger.run_id != run_id:
-        return f"nothing to settle: the rollout that is under way is run {ledger.run_id}'s"
+        return Settled(f"nothing to settle: the rollout that is under way is run {ledger.run_id}'s")
     with store.owned(ledger.run_id or _HOLDER, wait_seconds) as ownership:
         return finish(place, store, ownership)
 
 
-def finish(place: Callable[[], Place], store: Store, ownership: Ownership) -> str:
+def finish(place: Callable[[], Place], store: Store, ownership: Ownership) -> Settled:
     """Settle, by whoever owns the service already; see :func:`settle`."""
     ledger = store.load()
     if ledger.phase in (Phase.SETTLED, Phase.HALTED):  # it ended by itself while we waited
-        return "nothing to settle"
+        return _NOTHING
     if ledger.candidate is None:  # killed before the candidate was named: nothing was started
         ledger.phase = Phase.SETTLED
         store.save(ledger)
-        return "nothing to settle"
+        return _NOTHING
     version = ledger.candidate.version
     if ledger.phase is Phase.PROMOTING:
         action = Action(Do.PROMOTE, "the run ended while it promoted; completed afterwards")
         conclude(place(), ledger, ownership, action)
-        return f"completed the promotion of version {version}"
+        return Settled(f"completed the promotion of version {version}", "promoted")
     began = ledger.phase is Phase.ROLLING_BACK and ledger.reason
     conclude(place(), ledger, ownership, Action(Do.ROLL_BACK, began or "the run ended before its rollout was decided"))
-    return f"rolled back to version {ledger.stable.version}" if ledger.stable else f"withdrew version {version}"
+    back = f"rolled back to version {ledger.stable.version}" if ledger.stable else f"withdrew version {version}"
+    return Settled(back, ledger.outcome)
 
 
 def decided_by(place: Callable[[], Place], store: Store, what: str, by: str) -> str:

@@ -1,5 +1,6 @@
 """A rollout on one machine: real servers behind a real Envoy, a real MLflow, and people who change their minds."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from components.errors import Busy
+from components.rollout import component
 from components.rollout.deployment import Deployment
 from components.rollout.ledger import Phase
 from components.rollout.place import place_for
@@ -20,7 +22,7 @@ from components.rollout.plan import RolloutPlan, parse_plan
 from components.rollout.releases import release
 from components.rollout.report import timeline_page
 from components.rollout.run import Request, roll_out
-from components.rollout.settle import decided_by, settle
+from components.rollout.settle import Settled, decided_by, settle
 from components.rollout.store import Command
 from components.rollout.traffic import Rows
 from serving.local import client
@@ -203,7 +205,7 @@ def test_no_traffic_is_not_health_and_ends_by_policy(home, bundles):
     (weight,) = {e["percent"] for e in _traffic(home) if e["latestRevision"]}
     assert weight == 20, "a halt leaves the weights"
     # Only a person ends it, and the next run says so.
-    assert settle(lambda: place, place.store) == "nothing to settle"
+    assert settle(lambda: place, place.store) == Settled("nothing to settle")
     assert decided_by(lambda: place, place.store, "abort", "ann") == "rolled back to version 1"
     assert version_served(home) == "1"
 
@@ -336,7 +338,7 @@ def test_a_killed_rollout_goes_on_where_it_was_with_what_it_had_seen(home, bundl
     assert after.total_seconds > before.total_seconds
 
 
-def test_a_killed_rollout_that_nobody_tries_again_is_settled_on_the_champion(home, bundles):
+def test_a_killed_rollout_that_nobody_tries_again_is_settled_on_the_champion(home, bundles, capsys):
     place = staged(bundles)
     killed = child(60)
     until(lambda: place.store.load().weight == 20, 30)
@@ -344,6 +346,9 @@ def test_a_killed_rollout_that_nobody_tries_again_is_settled_on_the_champion(hom
         settle(lambda: place, place.store, "run-1")
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert "run run-1's" in settle(lambda: place, place.store, "run-0")
-    assert settle(lambda: place, place.store, "run-1") == "rolled back to version 1"
+    assert "run run-1's" in settle(lambda: place, place.store, "run-0").said
+    component.settle.python_func(SERVICE, "", None, {}, "run-1")
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["fact"] == "rolled back to version 1"
+    assert (said["step"], said["service"], said["outcome"]) == ("settle", SERVICE, "rolled_back"), "alerts count by these"
     assert (version_served(home), champion()) == ("1", "1")

@@ -63,11 +63,12 @@ def test_a_step_s_events_keep_step_run_service_level_and_what_was_said():
 
 
 def test_a_step_that_failed_is_an_error_with_its_kind(capsys):
-    with pytest.raises(SystemExit), step("ingest"):
+    with pytest.raises(SystemExit), step("ingest") as current:
+        current.labels = {"service": "ours"}
         raise BadInput("Column age has text.")
     failed = shipped(capsys.readouterr().out.splitlines()[-1])
     assert (failed["event"], failed["level"], failed["kind"]) == ("failed", "error", "BadInput")
-    assert failed["message"] == "Column age has text."
+    assert (failed["message"], failed["service"]) == ("Column age has text.", "ours")
 
 
 def test_the_service_of_a_server_is_its_pod_s_and_not_what_it_says_itself():
