@@ -350,5 +350,5 @@ def test_a_killed_rollout_that_nobody_tries_again_is_settled_on_the_champion(hom
     component.settle.python_func(SERVICE, "", None, {}, "run-1")
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert said["fact"] == "rolled back to version 1"
-    assert (said["step"], said["service"], said["outcome"]) == ("settle", SERVICE, "rolled_back"), "alerts count by these"
+    assert (said["step"], said["service"], said["outcome"]) == ("settle", SERVICE, "rolled_back"), "for alerts"
     assert (version_served(home), champion()) == ("1", "1")
