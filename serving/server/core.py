@@ -12,7 +12,6 @@ import orjson
 
 from serving.faults import Injected, Injector
 from serving.log import REQUEST_ID
-from serving.server.control import Control
 from serving.server.failures import BadRequest, Failure
 from serving.server.limits import Limits
 from serving.server.repository import Repository
@@ -56,7 +55,6 @@ class Core:
     Attributes:
         limits: what is refused.
         repository: the models.
-        control: lists, loads and unloads them for clients; by default they may not load any.
         tokens: who is let in; None for everybody.
         payloads: logs requests and replies; None where nobody asked.
         tracing: makes spans; None where nobody asked.
@@ -73,14 +71,12 @@ class Core:
     routes: dict[bytes, Route] = field(default_factory=dict)
     date: bytes = b""
     faults: Injector | None = None
-    control: Control = field(init=False)
     _by_name: dict[tuple[str, bool], Route] = field(default_factory=dict)
     _prefix: str = field(default_factory=lambda: secrets.token_hex(8))
     _count: "itertools.count[int]" = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         """Set the clock."""
-        self.control = Control(self.repository)
         self.tick()
 
     def tick(self) -> None:

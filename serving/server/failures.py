@@ -42,12 +42,6 @@ class NotLoaded(Failure):
     status = 400
 
 
-class Forbidden(Failure):
-    """The server was not started so that clients may do this."""
-
-    status = 403
-
-
 class NotFound(Failure):
     """There is no such model, version or path."""
 

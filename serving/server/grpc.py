@@ -156,9 +156,7 @@ class Server:
         return self._types.ServerLiveResponse(live=True)
 
     async def _ready(self, _: Any) -> Any:
-        repository = self._core.repository
-        ready = all(repository.is_ready(name) for name in repository.names())
-        return self._types.ServerReadyResponse(ready=ready)
+        return self._types.ServerReadyResponse(ready=self._core.repository.all_ready())
 
     async def _metadata(self, _: Any) -> Any:
         return self._types.ServerMetadataResponse(name="sluiceway", version=self._version, extensions=self._extensions)
@@ -172,11 +170,11 @@ class Server:
         return messages.metadata(v2.metadata(self._core.repository.get(request.name)))
 
     async def _load(self, request: Any) -> Any:
-        await self._core.control.load(request.model_name)
+        await self._core.repository.load(request.model_name)
         return self._types.RepositoryModelLoadResponse(model_name=request.model_name, isLoaded=True)
 
     async def _unload(self, request: Any) -> Any:
-        await self._core.control.unload(request.model_name)
+        await self._core.repository.unload(request.model_name)
         return self._types.RepositoryModelUnloadResponse(model_name=request.model_name, isUnloaded=True)
 
     def _let_in(self, call: "_Call") -> None:
