@@ -27,6 +27,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _JSON = b"application/json"
 _BINARY = b"application/octet-stream"
+_OFFER = frozenset({b"upgrade", b"http2-settings", b"connection"})
 _LINGER_SECONDS = 2.0
 _SEEN = frozenset(
     {b"x-request-id", b"traceparent", b"tracestate", b"content-type", b"content-length", b"transfer-encoding"}
@@ -82,8 +83,9 @@ class Protocol(HttpToolsProtocol):
             return
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # an offer, such as Java's of HTTP/2, that we need not take; the request was read
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
+            return
         except httptools.HttpParserError as error:
             cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
             self.refuse(cause if isinstance(cause, Failure) else BadRequest("This is not an HTTP request."))
@@ -92,6 +94,20 @@ class Protocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.header_bytes and not self._is_refused:
                 self.refuse(_head_too_large(self._limits.header_bytes))
+
+    def _decline(self, rest: bytes) -> None:
+        """Read a request again that offers another protocol, such as Java's client does of HTTP/2, without the offer.
+
+        The parser takes what follows such a head for the other protocol, though it is the request's body.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.refuse(BadRequest("This server is no proxy."))
+            return
+        version = self.parser.get_http_version().encode()
+        lines = [name + b": " + value + b"\r\n" for name, value in self.headers if name not in _OFFER]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"%b %b HTTP/%b\r\n%b\r\n%b" % (method, self.url, version, b"".join(lines), rest))
 
     # What the parser calls.
 
@@ -113,8 +129,10 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._body_bytes = 0
+        if self.parser.should_upgrade():
+            return  # it is read again, without that
         headers = self.headers
-        if sum([len(name) + len(value) for name, value in headers]) + len(self.url) > self._limits.header_bytes:
+        if sum([len(name) + len(value) + 4 for name, value in headers]) + len(self.url) > self._limits.header_bytes:
             raise _head_too_large(self._limits.header_bytes)
         seen: dict[bytes, bytes] = {}
         for name, value in headers:
@@ -160,6 +178,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The whole request is there."""
+        if self.parser.should_upgrade():
+            return
         self._arriving = False
         cycle: Any = self.cycle
         if type(cycle) is _Exchange:
@@ -191,10 +211,8 @@ class Protocol(HttpToolsProtocol):
             return
         age = now - self._since
         if self._arriving:
-            if age > self._limits.seconds and (self.cycle is None or self.cycle.response_complete or self._in_head):
+            if age > self._limits.seconds:
                 self.refuse(_Slow(f"The request did not arrive within {self._limits.seconds:g} s."))
-            elif age > self._limits.seconds:
-                self.transport.abort()
         elif self.is_idle() and age > self._limits.seconds and self.transport.get_write_buffer_size():
             self.transport.abort()  # the client does not read its reply
         elif self.is_idle() and age > self._limits.idle_seconds:
