@@ -63,7 +63,7 @@ class Layout:
         outputs = {"value": "DOUBLE"} if self._is_regression else {"label": "VARCHAR"}
         outputs |= {f"probability_{name}": "DOUBLE" for name in schema.classes}
         self.types = _unique(outputs, set(_ABOUT) | set(_RAW), "prediction_")
-        self._outputs = list(self.types)
+        self.output_names = list(self.types)
         inputs = {column.name: _TYPES[column.type] for column in schema.inputs}
         named = _unique(inputs, {name.casefold() for name in (*_ABOUT, *_RAW, *self.types)}, "input_")
         self._inputs = dict(zip(inputs, named, strict=True))
@@ -72,7 +72,7 @@ class Layout:
         """The table's columns in order, with their types in SQL."""
 
     def inputs(self, exchange: Exchange) -> tuple[Typed | None, int]:
-        """The typed inputs of an exchange and its rows; None and one row where the request cannot be read."""
+        """The typed inputs of an exchange and how many rows; None and one row where the request cannot be read."""
         try:
             if exchange.protocol == "v1":
                 rows = v1.rows_of(exchange.request, self.reader, _LIMITS)
@@ -80,7 +80,7 @@ class Layout:
             else:
                 head = exchange.request_header_length
                 asked, _ = v2.asked(exchange.request, head, self.reader, self._manifest, _LIMITS)
-            return self.reader.typed(asked), asked.count
+            return self.reader.typed(asked) if asked.count else None, asked.count
         except SluicewayError:
             return None, 1
 
@@ -109,9 +109,12 @@ class Layout:
     def outputs(self, exchange: Exchange, rows: int) -> list[list[Any]]:
         """Per output column the values of each row; None where the reply does not tell."""
         if exchange.status != 200:
-            return [[None] * rows for _ in self._outputs]
+            return [[None] * rows for _ in self.output_names]
         read = self._v1_outputs if exchange.protocol == "v1" else self._v2_outputs
-        columns = read(exchange)
+        try:
+            columns = read(exchange)
+        except (KeyError, TypeError, ValueError, IndexError):  # not as this version of the server replies
+            columns = [None] * len(self.output_names)
         return [values if values is not None and len(values) == rows else [None] * rows for values in columns]
 
     def _v1_outputs(self, exchange: Exchange) -> list[list[Any] | None]:
@@ -152,7 +155,7 @@ class Table:
         self._layout = layout
         self._typed: list[Typed] = []
         self._loose = 0
-        self._about: dict[str, list[Any]] = {name: [] for name in (*_ABOUT, *layout._outputs)}
+        self._about: dict[str, list[Any]] = {name: [] for name in (*_ABOUT, *layout.output_names)}
         self._raw: dict[str, list[Any]] = {name: [] for name in _RAW}
         self.exchanges = 0
         self.rows = 0
@@ -161,7 +164,11 @@ class Table:
     def add(self, exchange: Exchange) -> None:
         """Add an exchange's rows."""
         layout = self._layout
+        self.exchanges += 1
+        self.bytes += exchange.bytes
         typed, rows = layout.inputs(exchange)
+        if rows == 0:
+            return
         if typed is None:
             typed = layout.no_inputs()
         outputs = layout.outputs(exchange, rows)
@@ -178,28 +185,25 @@ class Table:
         ):
             about[name] += [value] * rows
         about["index"] += range(rows)
-        for name, values in zip(layout._outputs, outputs, strict=True):
+        for name, values in zip(layout.output_names, outputs, strict=True):
             about[name] += values
         if layout.raw:
             request, reply = self._bodies(exchange)
-            self._raw["request"] += [request, *[None] * (rows - 1)][:rows]
-            self._raw["reply"] += [reply, *[None] * (rows - 1)][:rows]
+            self._raw["request"] += [request, *[None] * (rows - 1)]
+            self._raw["reply"] += [reply, *[None] * (rows - 1)]
         self._typed.append(typed)
         self._loose += 1
         if self._loose >= _COMPACT:
             self._typed[-self._loose :] = [Reader.joined(self._typed[-self._loose :])]
             self._loose = 0
-        self.exchanges += 1
         self.rows += rows
-        self.bytes += exchange.bytes
 
     def columns(self) -> dict[str, Column]:
         """The table's columns, in the order of the layout's types."""
         layout = self._layout
         made: dict[str, Column] = {}
         for name, values in self._about.items():
-            kind = {**_ABOUT, **{output: layout.types[output] for output in layout._outputs}}[name]
-            made[name] = _column(values, kind)
+            made[name] = _column(values, layout.types[name])
         made |= layout.input_columns(Reader.joined(self._typed))
         if layout.raw:
             made |= {name: _column(values, "BLOB") for name, values in self._raw.items()}

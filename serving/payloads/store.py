@@ -104,6 +104,9 @@ class Store:
 
     def _write(self, key: Key) -> None:
         table, layout, _ = self._tables.pop(key)
+        if not table.rows:
+            self._count("written", table.exchanges)
+            return
         path = f"{self._root}/{_folder(key)}/part-{time.time_ns() // 1_000_000}-{uuid.uuid4().hex[:12]}.parquet"
         content = self._parquet(table.columns(), layout.types)
         for attempt in range(TRIES):
