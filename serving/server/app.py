@@ -17,14 +17,16 @@ from serving.log import REQUEST_ID
 from serving.server import v1, v2
 from serving.server.columns import Asked
 from serving.server.core import Core, error_body
+from serving.server.explaining import Explainer
 from serving.server.failures import BadRequest, NotFound, NotServing, TooLarge, Unauthorized
 
 log = logging.getLogger("sluiceway.serving")
 
 Handler = Callable[[Request], Awaitable[Response]]
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
-_OPEN = frozenset({"/", "/v2/health/live", "/v2/health/ready", "/metrics"})
-"""Paths that need no token: probes and Prometheus have none."""
+_OPEN = frozenset({"/", "/v2/health/live", "/v2/health/ready"})
+"""Paths that need no token: probes have none."""
+_METRICS = "/metrics"
 
 
 class Application:
@@ -41,6 +43,7 @@ class Application:
         self._core = core
         self._version = version
         self._metrics = metrics
+        self._explainer = Explainer(core.limits)
 
     def starlette(self) -> Starlette:
         """The ASGI application."""
@@ -50,15 +53,19 @@ class Application:
             self._path("/", self._alive),
             self._path("/v1/models", self._v1_models),
             self._path("/v1/models/{name}:predict", self._v1_predict, "POST"),
+            self._path("/v1/models/{name}:explain", self._v1_explain, "POST"),
             self._path("/v1/models/{name}", self._v1_model),
-            self._path("/v2", self._server),
+            *(self._path(path, self._server) for path in ("/v2", "/v2/")),  # KServe's and the specification's
             self._path("/v2/health/live", self._live),
             self._path("/v2/health/ready", self._ready),
             self._path("/v2/models", self._models),
             *(self._path(base + "/infer", self._infer, "POST") for base in (model, versioned)),
             *(self._path(base + "/ready", self._model_ready) for base in (model, versioned)),
             *(self._path(base, self._model) for base in (versioned, model)),
-            self._path("/metrics", self._prometheus),
+            self._path("/v2/repository/index", self._index, "POST"),
+            self._path("/v2/repository/models/{name}/load", self._load, "POST"),
+            self._path("/v2/repository/models/{name}/unload", self._unload, "POST"),
+            self._path(_METRICS, self._prometheus),
         ]
         errors: dict[Any, Any] = {HTTPException: self._http_error, Exception: self._error}
         return Starlette(routes=routes, exception_handlers=errors)
@@ -91,7 +98,10 @@ class Application:
 
     def _let_in(self, request: Request) -> None:
         tokens = self._core.tokens
-        if tokens is None or request.url.path in _OPEN or request.url.path.endswith("/ready"):
+        path = request.url.path
+        if tokens is None or path in _OPEN or path.endswith("/ready"):
+            return
+        if path == _METRICS and not self._core.token_for_metrics:
             return
         given = request.headers.get("authorization")
         if not tokens.allows(None if given is None else given.encode("latin-1")):
@@ -109,8 +119,7 @@ class Application:
         return _json({"live": True})
 
     async def _ready(self, _: Request) -> Response:
-        repository = self._core.repository
-        ready = all(repository.is_ready(name) for name in repository.names())
+        ready = self._core.repository.all_ready()
         return _json({"ready": ready}, 200 if ready else 503)
 
     async def _server(self, _: Request) -> Response:
@@ -137,6 +146,54 @@ class Application:
 
     async def _model(self, request: Request) -> Response:
         return _json(v2.metadata(self._core.repository.get(request.path_params["name"])))
+
+    async def _index(self, request: Request) -> Response:
+        """All models, or those that answer; states and shape are Triton's."""
+        given = await self._object(request)
+        ready_only = given.get("ready", False)
+        if type(ready_only) is not bool:
+            raise BadRequest("ready: true or false is needed.")
+        repository = self._core.repository
+        models = []
+        for name in repository.names():
+            entry, ready = repository.entry(name), repository.is_ready(name)
+            if ready or not ready_only:
+                state = "READY" if ready else "UNAVAILABLE"
+                models.append({"name": name, "version": entry.version, "state": state, "reason": entry.failure})
+        return _json(models)
+
+    async def _load(self, request: Request) -> Response:
+        await self._no_parameters(request)
+        name = request.path_params["name"]
+        await self._core.repository.load(name)
+        return _json({"name": name, "load": True})
+
+    async def _unload(self, request: Request) -> Response:
+        await self._no_parameters(request)
+        name = request.path_params["name"]
+        await self._core.repository.unload(name)
+        return _json({"name": name, "unload": True})
+
+    async def _object(self, request: Request) -> dict[str, Any]:
+        """The JSON object of a body that may be empty."""
+        body = await self.body(request)
+        given = v1.parsed(body) if body.strip() else {}
+        if type(given) is not dict:
+            raise BadRequest("The request body is no JSON object.")
+        return given
+
+    async def _no_parameters(self, request: Request) -> None:
+        if (await self._object(request)).get("parameters"):
+            raise BadRequest("parameters: a model's files and settings are its bundle's; none can be sent along.")
+
+    async def _v1_explain(self, request: Request) -> Response:
+        core = self._core
+        name = request.path_params["name"]
+        served = core.repository.get(name)
+        began = time.perf_counter()
+        content = await self._explainer.explain(await self.body(request), served)
+        core.route(name, is_v2=False).telemetry.explained(time.perf_counter() - began)
+        return _json(content)
 
     async def _prometheus(self, _: Request) -> Response:
         return Response(self._metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
