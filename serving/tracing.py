@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _HTTP = "http/protobuf"
+_SAMPLED = 1
 
 # https://www.w3.org/TR/trace-context/#traceparent-header: versions to come may add fields, and ff is none.
 _TRACEPARENT = re.compile(
@@ -48,12 +49,14 @@ class Tracing:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+        from opentelemetry.trace import SpanKind
 
         named: Mapping[str, str] = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": name}
         resource = Resource.create({**named, "service.version": revision})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("sluiceway.serving")
+        self._kind = SpanKind.SERVER
         sampler = self._provider.sampler
         self._follows = isinstance(sampler, ParentBased) and sampler._remote_parent_not_sampled is ALWAYS_OFF
         self._revision = revision
@@ -92,11 +95,10 @@ class Tracing:
             headers: of the request, names in lower case.
             route: the path, such as ``/v1/models/NAME:predict``.
         """
-        from opentelemetry.trace import SpanKind
-
-        parent, is_sampled = self._parent(headers)
-        if self._follows and is_sampled is False:
+        traceparent, states = _context(headers)
+        if traceparent is not None and self._follows and not int(traceparent[3], 16) & _SAMPLED:
             return None
+        parent = None if traceparent is None else self._caller(traceparent, states)
         pattern, model = _pattern(route)
         attributes: dict[str, Any] = {
             "http.request.method": "POST",
@@ -106,7 +108,7 @@ class Tracing:
             "sluiceway.model.name": model,
             "sluiceway.model.revision": self._revision,
         }
-        span = self._tracer.start_span(f"POST {pattern}", parent, SpanKind.SERVER, attributes)
+        span = self._tracer.start_span(f"POST {pattern}", parent, self._kind, attributes)
         return span if span.is_recording() else None
 
     def end(self, span: "Span", status: int, rows: int) -> None:
@@ -131,28 +133,29 @@ class Tracing:
         self._provider.shutdown()
 
     @staticmethod
-    def _parent(headers: Iterable[tuple[bytes, bytes]]) -> "tuple[Context | None, bool | None]":
-        """The span that called, and whether it is sampled; Nones where nobody said, or not by W3C's rules."""
-        parents = []
-        states = []
-        for name, value in headers:
-            if name == b"traceparent":
-                parents.append(value)
-            elif name == b"tracestate":
-                states.append(value.decode("latin-1"))
-        read = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
-        if read is None:
-            return None, None
-
+    def _caller(traceparent: re.Match[bytes], states: list[str]) -> "Context":
         from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, set_span_in_context
 
-        flags = int(read[3], 16)
-        is_sampled = bool(flags & TraceFlags.SAMPLED)
-        state = TraceState.from_header(states) if states else None
         caller = SpanContext(
-            int(read[1], 16), int(read[2], 16), is_remote=True, trace_flags=TraceFlags(flags), trace_state=state
+            int(traceparent[1], 16),
+            int(traceparent[2], 16),
+            is_remote=True,
+            trace_flags=TraceFlags(int(traceparent[3], 16)),
+            trace_state=TraceState.from_header(states) if states else None,
         )
-        return set_span_in_context(NonRecordingSpan(caller)), is_sampled
+        return set_span_in_context(NonRecordingSpan(caller))
+
+
+def _context(headers: Iterable[tuple[bytes, bytes]]) -> tuple[re.Match[bytes] | None, list[str]]:
+    """What the headers say of the caller's span; None where they say nothing, or not by W3C's rules."""
+    parents = []
+    states = []
+    for name, value in headers:
+        if name == b"traceparent":
+            parents.append(value)
+        elif name == b"tracestate":
+            states.append(value.decode("latin-1"))
+    return (_TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None), states
 
 
 _NAMES = re.compile(r"/v[12]/models/([^/:]+)")
