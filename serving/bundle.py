@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from components.errors import BadBundle
+from components.errors import BadBundle, BadInput
 from components.features import schema as features
+from components.features.rowwise import compile_rows
 from components.features.schema import FeatureSchema
 from serving import inputs, signing
-from serving.explain.background import Background
+from serving.background import Background
 from serving.inputs import Column, Columns
 from serving.schema import ARCHITECTURE_FILE, FILE, NATIVE_FILES, ONNX_FILE, SIGNATURE_FILE, BundleManifest, FileDigest
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Predictions = NDArray[np.float64]
+
+_THREADS = "SLUICEWAY_SERVE_THREADS"
 
 
 def digest_files(folder: Path) -> dict[str, FileDigest]:
@@ -105,6 +108,8 @@ def load(folder: Path) -> "Model":
         raise BadBundle(f"{folder / features.FILE} is not a valid feature schema: {_first_line(error)}.") from error
     try:
         return Model(manifest, schema, _scorer(folder, manifest, schema), Background.read(folder, schema))
+    except BadInput as error:
+        raise BadBundle(f"{folder / features.FILE} holds an expression that is none: {error}") from error
     except ModuleNotFoundError as error:
         raise BadBundle(
             f"{folder} is served by {manifest.framework} itself, since its ONNX graph does not hold parity, and "
@@ -155,7 +160,7 @@ class Model:
         self.manifest = manifest
         self.schema = schema
         self._scorer = scorer
-        self._derives = any(feature.expression for feature in schema.features)
+        self._derive = compile_rows(schema)
 
     @property
     def runtime(self) -> Literal["onnx", "native"]:
@@ -182,7 +187,7 @@ class Model:
         rows = len(next(iter(typed.values()))) if typed else 0
         if rows == 0:
             return self.no_predictions()
-        return self._scorer.score(inputs.model_columns(self._derive(typed), self.schema))
+        return self._scorer.score(inputs.model_columns(self._derive(typed) if self._derive else typed, self.schema))
 
     def no_predictions(self) -> Predictions:
         """What is predicted for no rows at all."""
@@ -194,7 +199,7 @@ class Model:
         Returns:
             None unless an ONNX graph takes every feature as a number, and every feature is an input as it is.
         """
-        if self._derives or not isinstance(self._scorer, _Onnx):
+        if self._derive or not isinstance(self._scorer, _Onnx):
             return None
         places = {column.name: place for place, column in enumerate(self.schema.inputs)}
         numbers = {column.name for column in self.schema.inputs if column.type in ("number", "boolean")}
@@ -210,16 +215,6 @@ class Model:
         """
         columns = model_frame(frame, self.schema)
         return self._scorer.score({str(name): columns[name].to_numpy() for name in columns})
-
-    def _derive(self, typed: Columns) -> Columns:
-        if not self._derives:
-            return typed
-        import pandas as pd
-
-        from components.features.expressions import derive
-
-        derived = derive(pd.DataFrame(typed), self.schema)
-        return {feature.name: inputs.from_pandas(derived[feature.name]) for feature in self.schema.features}
 
 
 def _scorer(folder: Path, manifest: BundleManifest, schema: FeatureSchema) -> "_Scorer":
@@ -240,13 +235,13 @@ class _Scorer(Protocol):
 
 
 class _Onnx:
-    """The ONNX graph, on one thread: a server answers many small requests side by side."""
+    """The ONNX graph, on one thread unless told otherwise: a server answers many small requests side by side."""
 
     def __init__(self, path: Path, manifest: BundleManifest, schema: FeatureSchema) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = int(os.environ.get(_THREADS, "1"))
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from components.errors import BadInput
 from components.features import parsing
-from components.features.functions import TIME, kind_of, settled
+from components.features.functions import TIME, Engine, kind_of, settled
 from components.features.language import columns_of, compile_expression
 from components.features.request import Delivered, Kind, as_array, delivered
 from components.features.schema import FeatureColumn, FeatureSchema, InputColumn
@@ -31,15 +31,17 @@ def parsed(table: "ir.Table", inputs: tuple[InputColumn, ...]) -> "dict[str, ir.
     return {column.name: parsing.parse(table[column.name], column.type) for column in inputs}
 
 
-def feature_of(column: FeatureColumn, values: "Mapping[str, ir.Value]") -> "ir.Value":
+def feature_of(column: FeatureColumn, values: "Mapping[str, ir.Value]", engine: "Engine | None" = None) -> "ir.Value":
     """One feature over parsed columns: a finite double for a numeric one, a text for a categorical one.
+
+    The columns are values of the engine, which is Ibis unless said otherwise.
 
     Raises:
         BadInput: the expression is wrong, or its result is a time.
     """
     if not column.expression:
         return settled(values[column.name])
-    value = compile_expression(column.expression, values, column.name)
+    value = compile_expression(column.expression, values, column.name, engine)
     if kind_of(value) == TIME:
         raise BadInput(
             f"Feature {column.name!r}: {column.expression!r} is a time, which no model can use; take its year, month, "
@@ -91,7 +93,7 @@ def _computed(
     import pyarrow as pa
 
     read = _read_by(features)
-    needed = tuple(column for column in inputs if column.name in read)
+    needed = tuple(column for column in inputs if column.name in read) or inputs[:1]  # a table has a column
     forms = tuple((arrived[column.name].kind, arrived[column.name].is_parsed) for column in needed)
     query = _compiled(needed, features, forms)
     connection = _connection()

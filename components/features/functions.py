@@ -1,8 +1,11 @@
-"""The functions of the expression language, as Ibis."""
+"""The functions of the expression language, in the vocabulary of Ibis.
+
+They run on Ibis's values, and on whatever speaks alike: :mod:`components.features.rowwise` makes Python of them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from components.features.parsing import finite, floor, number
 
@@ -25,6 +28,35 @@ def kind_of(value: "ir.Value") -> str | None:
     if kind.is_string():
         return TEXT
     return TIME if kind.is_timestamp() or kind.is_date() else None
+
+
+class Engine(Protocol):
+    """What the module ``ibis`` offers beside methods of values."""
+
+    def literal(self, value: Any) -> Any:
+        """A constant."""
+
+    def null(self, kind: str) -> Any:
+        """The missing value of a type."""
+
+    def least(self, *values: Any) -> Any:
+        """The least of the values that are not missing."""
+
+    def greatest(self, *values: Any) -> Any:
+        """The greatest of the values that are not missing."""
+
+
+def ibis_engine() -> Engine:
+    """Ibis, imported where it is needed: it takes longer than a prediction."""
+    import ibis
+
+    return cast(Engine, ibis)
+
+
+def engine_of(value: "ir.Value") -> Engine:
+    """What a value belongs to: Ibis, unless it says otherwise."""
+    engine: Engine | None = getattr(value, "engine", None)
+    return engine or ibis_engine()
 
 
 @dataclass(frozen=True)
@@ -77,15 +109,12 @@ def _ceil(value: "ir.Value") -> "ir.Value":
 
 
 def _ten_to(digits: "ir.Value") -> "ir.Value":
-    import ibis
-
-    return ibis.literal(10.0) ** digits.clip(-_MOST_DIGITS, _MOST_DIGITS)
+    return engine_of(digits).literal(10.0) ** digits.clip(-_MOST_DIGITS, _MOST_DIGITS)
 
 
 def _clip(value: "ir.Value", low: "ir.Value", high: "ir.Value") -> "ir.Value":
-    import ibis
-
-    return value.isnull().ifelse(None, ibis.least(ibis.greatest(value, low), high))
+    engine = engine_of(value)
+    return value.isnull().ifelse(None, engine.least(engine.greatest(value, low), high))
 
 
 def _least(*values: "ir.Value") -> "ir.Value":
@@ -98,18 +127,14 @@ def _greatest(*values: "ir.Value") -> "ir.Value":
 
 def _present(values: "tuple[ir.Value, ...]", function: str) -> "ir.Value":
     """Missing as soon as one value is (engines differ there)."""
-    import ibis
-
     missing = values[0].isnull()
     for value in values[1:]:
         missing = missing | value.isnull()
-    return missing.ifelse(None, getattr(ibis, function)(*values))
+    return missing.ifelse(None, getattr(engine_of(values[0]), function)(*values))
 
 
 def _coalesce(*values: "ir.Value") -> "ir.Value":
-    import ibis
-
-    return ibis.coalesce(*values)
+    return values[0].coalesce(*values[1:])
 
 
 def _double(value: "ir.Value") -> "ir.Value":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from components.errors import BadInput
 from components.features import functions
-from components.features.functions import FUNCTIONS, NUMBER, TEXT, TIME, TRUTH, Function, kind_of
+from components.features.functions import FUNCTIONS, NUMBER, TEXT, TIME, TRUTH, Engine, Function, kind_of
 from components.features.parsing import floor
 
 if TYPE_CHECKING:
@@ -61,18 +61,21 @@ def columns_of(text: str, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def compile_expression(text: str, columns: "Mapping[str, ir.Value]", name: str) -> "ir.Value":
+def compile_expression(
+    text: str, columns: "Mapping[str, ir.Value]", name: str, engine: "Engine | None" = None
+) -> "ir.Value":
     """Turn an expression into Ibis over parsed columns (doubles, texts, truth values, timestamps).
 
     Args:
         text: the expression.
         columns: what names stand for.
         name: the feature's name, for messages.
+        engine: what makes constants; Ibis unless the columns are values of another engine.
 
     Raises:
         BadInput: the expression is wrong; the message names it and the position.
     """
-    return _Compiler(text, columns, name).value(_parsed(text, name))
+    return _Compiler(text, columns, name, engine or functions.ibis_engine()).value(_parsed(text, name))
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -97,6 +100,7 @@ class _Compiler:
     text: str
     columns: "Mapping[str, ir.Value]"
     name: str
+    engine: Engine
 
     def value(self, node: ast.expr) -> "ir.Value":
         """Dispatch on the kind of node."""
@@ -128,16 +132,15 @@ class _Compiler:
         self._refuse(node, f"this must be {' or '.join(kinds)}, not {kind}")
 
     def _constant(self, node: ast.Constant) -> "ir.Value":
-        import ibis
-
         value = node.value
         if value is None:
-            return ibis.null("float64")
+            return self.engine.null("float64")
         if isinstance(value, bool | str):
-            return ibis.literal(value)
+            return self.engine.literal(value)
         if isinstance(value, int | float):
             try:
-                return ibis.literal(float(value), type="float64")
+                # As a cast text, since DuckDB takes 0.1 for a decimal: 0.1 + 0.2 would be 0.3, which no double sum is.
+                return self.engine.literal(repr(float(value))).cast("float64")
             except OverflowError:
                 self._refuse(node, "the number is too large")
         self._refuse(node, f"{value!r} is neither a number, a text, True, False nor None")
