@@ -15,7 +15,7 @@ from serving.log import REQUEST_ID
 from serving.server.failures import BadRequest, Failure
 from serving.server.limits import Limits
 from serving.server.repository import Repository
-from serving.server.telemetry import Telemetry
+from serving.server.telemetry import Metrics, Telemetry
 
 if TYPE_CHECKING:
     from serving.payloads import PayloadLog
@@ -55,7 +55,9 @@ class Core:
     Attributes:
         limits: what is refused.
         repository: the models.
+        metrics: counts, of the models and of the server itself.
         tokens: who is let in; None for everybody.
+        token_for_metrics: whether ``/metrics`` needs a token, too.
         payloads: logs requests and replies; None where nobody asked.
         tracing: makes spans; None where nobody asked.
         routes: the predictions' paths by the bytes of the URL, answered by the connections themselves.
@@ -65,7 +67,9 @@ class Core:
 
     limits: Limits
     repository: Repository
+    metrics: Metrics = field(default_factory=Metrics)
     tokens: Tokens | None = None
+    token_for_metrics: bool = False
     payloads: "PayloadLog | None" = None
     tracing: "Tracing | None" = None
     routes: dict[bytes, Route] = field(default_factory=dict)
@@ -90,6 +94,12 @@ class Core:
             self._by_name[name, is_v2] = route
             if self.faults is None:
                 self.routes[path.encode()] = route
+
+    def remove(self, name: str) -> None:
+        """Take the routes of a model away."""
+        for is_v2 in (False, True):
+            route = self._by_name.pop((name, is_v2))
+            self.routes.pop(route.path.encode(), None)
 
     def route(self, name: str, *, is_v2: bool) -> Route:
         """A model's route."""
@@ -133,6 +143,7 @@ class Core:
 
     def refused(self, status: int) -> None:
         """Note that a connection was refused before it was known what it asked for."""
+        self.metrics.refused(status)
         log.warning("A connection was refused with status %d", status)
 
     def offer(

@@ -205,6 +205,10 @@ class Protocol(HttpToolsProtocol):
         """Whether no request is arriving or being answered."""
         return not self._arriving and (self.cycle is None or self.cycle.response_complete) and not self.pipeline
 
+    def is_idle_since(self, moment: float) -> bool:
+        """Whether there has been no request since a moment, by ``time.monotonic()``."""
+        return self._since < moment and self.is_idle()
+
     def tick(self, now: float) -> None:
         """Close the connection if it has been idle, a request arriving or a reply being read for too long."""
         if self._is_refused or self.transport.is_closing():

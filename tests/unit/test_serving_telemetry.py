@@ -3,10 +3,9 @@
 import socket
 
 import pytest
-from prometheus_client import REGISTRY, generate_latest
 
 from serving.local.envoy_config import LATENCY_MS
-from serving.server.telemetry import Telemetry, own_revision
+from serving.server.telemetry import Metrics, own_revision
 
 
 @pytest.mark.parametrize(
@@ -31,8 +30,9 @@ def test_knative_says_the_revision_itself(monkeypatch):
 
 
 def test_latency_has_the_edges_that_envoy_counts_by():
-    Telemetry("edges", "edges-1").answered(200, 0.012)
-    text = generate_latest(REGISTRY).decode()
+    metrics = Metrics()
+    metrics.model("edges", "edges-1").answered(200, 0.012)
+    text = metrics.page().decode()
     mine = [
         line for line in text.splitlines() if line.startswith("sluiceway_request_seconds_bucket") and "edges-1" in line
     ]
