@@ -315,6 +315,7 @@ class _Exchange:
         """Hand the request to the model."""
         self.more_body = False
         core, route = self._protocol._core, self._route
+        began = time.perf_counter()
         try:
             if core.tokens is not None and not core.tokens.allows(self._seen.get(b"authorization")):
                 raise Unauthorized("The request needs the header Authorization: Bearer, with a token of this server.")
@@ -330,17 +331,21 @@ class _Exchange:
         except Failure as failure:
             self.failed(failure)
             return
+        route.telemetry.preprocessed(time.perf_counter() - began)
         batcher.submit(self)
 
     def done(self, scores: Predictions) -> None:
         """Write the reply."""
         route = self._route
         manifest = self._served.model.manifest
+        began = time.perf_counter()
+        head = None
         if route.is_v2:
             body, head = v2.reply(scores, manifest, self._wanted, route.name, self._served.version, self.id)
-            self._write(200, body, _JSON if head is None else _BINARY, head)
         else:
-            self._write(200, v1.reply(scores, manifest), _JSON, None)
+            body = v1.reply(scores, manifest)
+        route.telemetry.postprocessed(time.perf_counter() - began)
+        self._write(200, body, _JSON if head is None else _BINARY, head)
 
     def failed(self, failure: Exception) -> None:
         """Write what went wrong."""
