@@ -44,20 +44,23 @@ def exact(game: Game, against: Places) -> Floats:
     row, unit, which = np.nonzero(needed)
     value[needed] = game.values(row, against[unit], lambda part: (which[part, np.newaxis] & bits) > 0)
     value = np.take_along_axis(value, canonical, axis=2)
-    return value @ _weights(columns).T
+    gains = [(value[:, :, without | bit] - value[:, :, without]) @ weights for bit, without, weights in _terms(columns)]
+    return np.stack(gains, axis=-1)
 
 
 @cache
-def _weights(columns: int) -> Floats:
-    """Shapley's formula as a matrix (columns, coalitions): contributions are its product with the values."""
+def _terms(columns: int) -> list[tuple[int, Places, Floats]]:
+    """Shapley's formula by column: its bit, the coalitions without it, and the weight of what it adds to each."""
     coalitions = np.arange(1 << columns)
     sizes = np.array([int(one).bit_count() for one in coalitions])
     share = np.array([factorial(s) * factorial(columns - s - 1) for s in range(columns)]) / factorial(columns)
-    weights = np.empty((columns, len(coalitions)))
-    for column in range(columns):
-        inside = (coalitions >> column & 1).astype(bool)
-        weights[column] = np.where(inside, share[sizes - 1], -share[np.minimum(sizes, columns - 1)])
-    return weights
+    bits = [1 << column for column in range(columns)]
+    return [(bit, w := coalitions[coalitions & bit == 0], share[sizes[w]]) for bit in bits]
+
+
+def antithetic_calls(game: Game, against: Places) -> int:
+    """How many predictions :func:`antithetic` asks for, or a little more."""
+    return 2 * int(game.differs[:, against].sum())
 
 
 def antithetic(game: Game, against: Places, random: np.random.Generator) -> Floats:

@@ -8,12 +8,16 @@ import numpy as np
 
 from components.errors import SluicewayError
 from serving.explain.game import Floats, Game, OutOfTime, Places
-from serving.explain.methods import EXACT_COLUMNS, antithetic, exact, exact_calls
+from serving.explain.methods import EXACT_COLUMNS, antithetic, antithetic_calls, exact, exact_calls
 
 End = Literal["exact", "precision", "seconds"]
 
 EXACT_SHARE = 0.5
 """All coalitions are evaluated where that is expected to take this share of the time at most."""
+LEAST_UNITS = 200
+"""Background rows, counted in every round, before an error is believed: that of a few is itself uncertain."""
+PART_SHARE = 0.2
+"""Of the time that is left, what a part of a round is expected to take at most."""
 NUMBERS_AT_ONCE = 2_000_000
 """Of one array; a round that needs more is done in parts."""
 
@@ -62,7 +66,7 @@ def estimate(game: Game, precision: float, random: np.random.Generator) -> Estim
     took = 0.0
     while True:
         began = time.monotonic()
-        if began + took > game.deadline:
+        if tally.rounds and began + took > game.deadline:
             return tally.whole("seconds")
         try:
             tally.round(random)
@@ -72,7 +76,7 @@ def estimate(game: Game, precision: float, random: np.random.Generator) -> Estim
         if not tally.permutations:
             return tally.whole("exact")
         done = tally.whole("precision")
-        if (done.errors <= wanted[:, np.newaxis]).all():
+        if tally.rounds * game.background >= LEAST_UNITS and (done.errors <= wanted[:, np.newaxis]).all():
             return done
 
 
@@ -111,7 +115,7 @@ class _Tally:
         while done < len(order):
             rest = order[done:] if done else order[:1]  # the first alone says how long the others will take
             every = first and self._is_for_all_coalitions(rest)
-            part = rest[: self._at_once(every)]
+            part = rest[: self._at_once(rest, every)]
             gains[:, part] = exact(self.game, part) if every else antithetic(self.game, part, random)
             permutations += 0 if every else 2 * len(part)
             done += len(part)
@@ -172,9 +176,14 @@ class _Tally:
         left = self.game.deadline - time.monotonic()
         return exact_calls(self.game, rows) * self.game.seconds_per_row <= EXACT_SHARE * left
 
-    def _at_once(self, every: bool) -> int:
+    def _at_once(self, rest: Places, every: bool) -> int:
+        """Background rows of the next part: few enough that what the deadline cuts off is a small part."""
         each = (1 << self.game.columns) if every else 2 * self.game.columns
-        return max(1, NUMBERS_AT_ONCE // (self.game.explained * each))
+        fits = NUMBERS_AT_ONCE // (self.game.explained * each)
+        calls = exact_calls(self.game, rest) if every else antithetic_calls(self.game, rest)
+        seconds = max(calls * self.game.seconds_per_row / len(rest), 1e-9)
+        left = self.game.deadline - time.monotonic()
+        return max(1, min(fits, int(PART_SHARE * left / seconds)))
 
 
 def _error_of_mean(gains: Floats) -> Floats:

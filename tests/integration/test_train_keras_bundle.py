@@ -7,6 +7,8 @@ from sklearn.metrics import roc_auc_score
 
 from components.train.run import train
 from serving.bundle import load, model_frame
+from serving.explain import explain
+from serving.server.served import Served
 from tests.feature_sets import TELCO, feature_set, mixed_frame, sklearn_frame, telco_frame
 
 
@@ -36,7 +38,7 @@ def test_telco_defaults_reach_an_auc_of_083_and_mlflow_reads_the_bundle(tmp_path
 def test_a_graph_that_does_not_hold_is_served_natively_with_the_same_predictions(tmp_path, task):
     frame = mixed_frame(200) if task == "binary" else sklearn_frame("diabetes").head(200)
     features = feature_set(tmp_path / "features", frame, task)
-    predictions = {}
+    predictions, explained = {}, {}
     for tolerance, runtime in ((0.0, "native"), (1e-5, "onnx")):
         made = train(
             features,
@@ -47,5 +49,11 @@ def test_a_graph_that_does_not_hold_is_served_natively_with_the_same_predictions
             checkpoint_uri=str(tmp_path / "c"),
         )
         assert made.manifest.runtime == runtime
-        predictions[runtime] = load(tmp_path / runtime).predict(pd.read_parquet(features / "test.parquet"))
+        model, rows = load(tmp_path / runtime), pd.read_parquet(features / "test.parquet")
+        predictions[runtime] = model.predict(rows)
+        columns = {column.name: rows[column.name].head(2).tolist() for column in model.schema.inputs}
+        explained[runtime] = explain(Served("model", "1", model), columns, 2, seconds=60, precision=0.1)
     assert np.abs(predictions["native"] - predictions["onnx"]).max() < (1e-6 if task == "binary" else 1e-3)
+    for native, onnx in zip(explained["native"], explained["onnx"], strict=True):
+        assert native.contributions == pytest.approx(onnx.contributions, abs=1e-5 if task == "binary" else 1e-2)
+        assert any(native.contributions.values())

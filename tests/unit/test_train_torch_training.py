@@ -345,6 +345,8 @@ def test_the_bundle_serves_onnx_and_natively_the_same_and_mlflow_loads_it(tmp_pa
     import mlflow
 
     from serving.bundle import load, model_frame
+    from serving.explain import explain
+    from serving.server.served import Served
 
     features = feature_set(tmp_path / "f", sklearn_frame("wine"), "multiclass")
     rows = pd.read_parquet(features / "test.parquet")
@@ -363,3 +365,10 @@ def test_the_bundle_serves_onnx_and_natively_the_same_and_mlflow_loads_it(tmp_pa
     for name, wanted in zip(("onnx", "native"), predictions, strict=True):
         loaded = mlflow.pyfunc.load_model(str(tmp_path / name))
         assert (loaded.predict(model_frame(rows, schema)) == wanted).all()
+    columns = {column.name: rows[column.name].head(1).tolist() for column in schema.inputs}
+    graph, network = (
+        explain(Served(name, "1", load(tmp_path / name)), columns, 1, seconds=60, precision=0.05)[0]
+        for name in ("onnx", "native")
+    )
+    assert graph.contributions == pytest.approx(network.contributions, abs=1e-5)
+    assert max(map(abs, network.contributions.values())) > 0.001
