@@ -17,6 +17,7 @@ from components.features.schema import FeatureSchema
 from serving import inputs, signing
 from serving.background import Background
 from serving.inputs import Column, Columns
+from serving.onnx_matrix import MatrixScorer
 from serving.schema import ARCHITECTURE_FILE, FILE, NATIVE_FILES, ONNX_FILE, SIGNATURE_FILE, BundleManifest, FileDigest
 
 if TYPE_CHECKING:
@@ -275,16 +276,9 @@ class _Onnx:
             return None
         (dtype,) = set(self._dtypes.values())
         names = tuple(self._dtypes)
-        order = [places[name] for name in names]
-        wanted, run, classes = [self._output], self._session.run, self._classes
-
-        def score(matrix: NDArray[np.float64]) -> Predictions:
-            # One copy for all features; each is then a row of it, seen as (n, 1).
-            features = np.ascontiguousarray(matrix.T[order], dtype=dtype)[:, :, np.newaxis]
-            (scores,) = run(wanted, dict(zip(names, features, strict=True)))
-            return _shaped(scores, classes, "model.onnx")
-
-        return score
+        scored = MatrixScorer(self._session, names, [places[name] for name in names], dtype, self._output)
+        classes = self._classes
+        return lambda matrix: _shaped(scored(matrix).astype(np.float64), classes, "model.onnx")
 
 
 _ONNX_TYPES: dict[str, dict[str, Any]] = {

@@ -14,6 +14,8 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from components.errors import BadInput
 from serving.bundle import Predictions
 from serving.server.columns import Asked, Typed
@@ -177,6 +179,8 @@ def _scored(served: Served, batch: list[Pending]) -> _Scored:
     began = time.perf_counter()
     try:
         scores = served.score(_together(served, batch))
+        if not np.isfinite(scores).all():
+            raise ArithmeticError  # in which request, and why, is found below
     except Exception:  # noqa: BLE001 - which request is at fault, and how, is found by trying each alone
         outcomes = [_alone(served, pending.asked) for pending in batch]
         good = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
@@ -206,9 +210,25 @@ def _together(served: Served, batch: list[Pending]) -> Typed:
 
 def _alone(served: Served, asked: Asked) -> Predictions | Exception:
     try:
-        return served.score(served.reader.typed(asked))
+        typed = served.reader.typed(asked)
+        scores = served.score(typed)
+        if np.isfinite(scores).all():
+            return scores
+        return BadRequest(_why_not_finite(served, typed, scores))
     except BadInput as error:
         return BadRequest(str(error))
     except Exception as error:
         log.exception("The model failed on a request")
         return error
+
+
+def _why_not_finite(served: Served, typed: Typed, scores: Predictions) -> str:
+    row = int(np.argmin(np.isfinite(scores).reshape(len(scores), -1).all(axis=1)))
+    columns = typed if isinstance(typed, dict) else dict(zip(served.reader.names, typed.T, strict=True))
+    largest = max(
+        ((abs(float(values[row])), name) for name, values in columns.items() if values.dtype.kind == "f"),
+        key=lambda found: -1.0 if found[0] != found[0] else found[0],
+        default=(0.0, ""),
+    )
+    said = f"Row {row}: the model gives no finite number for it."
+    return said + (f" Its largest value is {largest[0]:g}, of input column {largest[1]!r}." if largest[1] else "")

@@ -206,3 +206,21 @@ def test_a_model_that_fails_fails_the_request_and_not_the_server(served):
 
     ((failure,), _) = run(Broken(served, 0.1), work)
     assert isinstance(failure, RuntimeError)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_a_row_too_large_for_the_model_is_refused_and_named(tmp_path):
+    write_bundle(tmp_path / "bundle", task="regression")
+    served = Served.load("m", "1", tmp_path / "bundle")
+    given = instances(2)
+    huge = (1e300, *given[1][1:])
+
+    async def work(batcher):
+        asked = [Asked(1, rows=given[:1]), Asked(2, rows=[given[1], huge])]
+        return await asyncio.gather(*(batcher.predict(one) for one in asked), return_exceptions=True)
+
+    (first, failed), _ = run(served, work)
+    np.testing.assert_array_equal(first, served.model.predict(rows(1)))
+    assert str(failed) == (
+        "Row 1: the model gives no finite number for it. Its largest value is 1e+300, of input column 'mean_radius'."
+    )
