@@ -152,15 +152,18 @@ def minute(time: int) -> float | None:
 _MOMENT = re.compile(
     r"""[ \t\n\r\v\f]* (?P<sign>-?) (?P<year>0*\d{1,7}) (?P<by>[ \-/\\]) (?P<month>\d{1,2}) (?P=by) (?P<day>\d{1,2})
     (?P<bc>[ \t\n\r\v\f]\([bB][cC]\))? (?!\d)
-    (?: [ T]? [ \t\n\r\v\f]* (?P<hour>\d{1,9}) : (?P<minute>\d{1,2})
-        (?: : (?P<second>\d{1,2}) (?:\. (?P<fraction>\d*))? )?
-        (?: Z | (?P<east>[+-]) (?P<hours>\d\d) (?: :? (?P<minutes>\d\d) (?: :? (?P<seconds>\d\d) )? )?
-          | [ ] (?P<zone>[A-Za-z0-9_/+\-]+) )?
-        [ \t\n\r\v\f]*
+    (?: [ T]? [ \t\n\r\v\f]* (?P<hour>\d{1,9}) : (?P<minute>\d{0,2})
+        (?: (?<=\d) : (?P<second>\d{0,2}) (?: (?<=\d) \. (?P<fraction>\d*) )? )?
+        (?: (?: Z | (?P<east>[+-]) (?P<hours>\d\d) (?: :? (?P<minutes>\d\d) | : (?P<to>\d\d) : (?P<seconds>\d\d) )?
+              | (?: [+-] \d\d : (?: \d\d : )? )? [ ] (?P<zone>[A-Za-z0-9_/+\-]*) )
+            [ \t\n\r\v\f]* )?
     )?""",
     re.ASCII | re.VERBOSE,
 )
-_SPECIAL = {"epoch": 0, "infinity": _LARGEST_TIME, "inf": _LARGEST_TIME}
+"""What DuckDB reads, with its oddities: minutes and seconds may be empty, and so may the zone after a blank, before
+which half an offset is passed over."""
+
+_SPECIAL = re.compile(r"[ \t\n\r\v\f]* (?P<sign>-?) (?: inf | (?P<word>infinity|epoch) [ \t\n\r\v\f]* )", re.I | re.X)
 
 
 def moment(text: str) -> int | None:
@@ -170,7 +173,7 @@ def moment(text: str) -> int | None:
     """
     found = _MOMENT.fullmatch(text)
     if found is None:
-        return _special(text.strip(_BLANK).lower())
+        return _special(text)
     year_, month_, day_ = int(found["year"]), int(found["month"]), int(found["day"])
     if found["sign"] or found["bc"]:
         if found["bc"] and (found["sign"] or not year_):
@@ -190,17 +193,19 @@ def moment(text: str) -> int | None:
     return _in_utc(time, found)
 
 
-def _special(word: str) -> int | None:
-    if word.startswith("-"):
-        time = _SPECIAL.get(word[1:])
-        return -time if time else None
-    return _SPECIAL.get(word)
+def _special(text: str) -> int | None:
+    found = _SPECIAL.fullmatch(text)
+    if found is None:
+        return None
+    if (found["word"] or "").lower() == "epoch":
+        return 0
+    return -_LARGEST_TIME if found["sign"] else _LARGEST_TIME
 
 
 def _clock(found: re.Match[str]) -> int | None:
     if found["hour"] is None:
         return 0
-    hours, minutes, seconds = int(found["hour"]), int(found["minute"]), int(found["second"] or 0)
+    hours, minutes, seconds = int(found["hour"]), int(found["minute"] or 0), int(found["second"] or 0)
     micros = int((found["fraction"] or "0")[:6].ljust(6, "0"))
     if minutes > 59 or seconds > 59:
         return None
@@ -210,7 +215,7 @@ def _clock(found: re.Match[str]) -> int | None:
 
 def _in_utc(time: int, found: re.Match[str]) -> int | None:
     if found["east"]:
-        ahead = int(found["hours"]) * 3600 + int(found["minutes"] or 0) * 60 + int(found["seconds"] or 0)
+        ahead = int(found["hours"]) * 3600 + int(found["minutes"] or found["to"] or 0) * 60 + int(found["seconds"] or 0)
         time -= (ahead if found["east"] == "+" else -ahead) * 1_000_000
     elif found["zone"]:
         zone = _zone(found["zone"].lower())
@@ -236,7 +241,9 @@ def _ahead(time: int, zone: datetime.tzinfo) -> int:
 
     An hour that clocks show twice is the later one; one that they skip counts as if they had not.
     """
-    date, _ = _date(time)
+    date, moved = _date(time)
+    if moved > 0:  # as late as Python's years go, where today's rules hold
+        date = date.replace(year=date.year + 8800)
     shown = datetime.datetime.combine(date, datetime.time()) + datetime.timedelta(microseconds=time % _DAY)
     offsets = [shown.replace(tzinfo=zone, fold=fold).utcoffset() or datetime.timedelta() for fold in (0, 1)]
     return min(offsets) // datetime.timedelta(microseconds=1)
