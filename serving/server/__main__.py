@@ -51,9 +51,12 @@ def _serve(settings: Settings) -> int:
     from serving.server import process, sockets, workers
 
     try:
-        listeners = sockets.listen(settings.host, settings.port, settings.workers)
+        port = settings.port
+        listeners = sockets.listen(settings.host, port, settings.workers)
+        port = settings.grpc_port
+        reserved = sockets.reserve(settings.host, port) if port else None  # noqa: F841 - kept open while it serves
     except OSError as error:
-        print(f"Port {settings.port} on {settings.host} cannot be used: {error.strerror}.", file=sys.stderr)
+        print(f"Port {port} on {settings.host} cannot be used: {error.strerror}.", file=sys.stderr)
         return PORT_TAKEN if error.errno == errno.EADDRINUSE else 1
     if settings.workers > 1:
         return workers.run(settings, listeners)
@@ -80,6 +83,7 @@ def _settings(given: argparse.Namespace) -> Settings:
         revision=given.revision,
         host=given.host,
         port=given.port,
+        grpc_port=given.grpc_port,
         workers=given.workers or cpus.available(),
         model_control=given.model_control,
         tokens=given.tokens,
@@ -95,6 +99,7 @@ def _settings(given: argparse.Namespace) -> Settings:
             waiting=given.max_waiting,
             connections=given.max_connections,
             seconds=given.request_seconds,
+            explain_seconds=given.explain_seconds,
             idle_seconds=given.idle_seconds,
         ),
     )
@@ -114,6 +119,9 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--revision", default="", help="label of the metrics, version in the replies (default: by the pod it runs in)"
     )
     made.option("--port", type=_whole(0, 65_535), required=True, help="port to listen on; 0 takes a free one")
+    made.option(
+        "--grpc-port", type=_whole(0, 65_535), default=0, help="port of gRPC, KServe's is 8081 (default: no gRPC)"
+    )
     made.option("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     made.option("--log", choices=("text", "json"), default="text", help="form of the log (default: %(default)s)")
     made.option(
@@ -158,6 +166,7 @@ def _limit(made: "_Parser") -> None:
         made.option(name, into=group, type=_whole(1), default=size, help=f"{text} (default: %(default)s)")
     times = [
         ("--request-seconds", limits.seconds, "for a request to arrive, then 408; to wait for the model, then 503"),
+        ("--explain-seconds", limits.explain_seconds, "for one explanation, which is as good as it is by then"),
         ("--idle-seconds", limits.idle_seconds, "without a request until a connection is closed"),
         ("--drain-seconds", Settings.drain_seconds, "after SIGTERM, in which connections are still accepted"),
         ("--grace-seconds", Settings.grace_seconds, "after that, in which requests in flight may end"),

@@ -14,11 +14,12 @@ from starlette.routing import Route as Path
 
 from components.errors import SluicewayError
 from serving.log import REQUEST_ID
-from serving.server import v1, v2
+from serving.server import openapi, v1, v2
 from serving.server.columns import Asked
 from serving.server.core import Core, error_body
 from serving.server.explaining import Explainer
 from serving.server.failures import BadRequest, NotFound, NotServing, TooLarge, Unauthorized
+from serving.server.served import Served
 
 log = logging.getLogger("sluiceway.serving")
 
@@ -44,12 +45,22 @@ class Application:
         self._version = version
         self._metrics = metrics
         self._explainer = Explainer(core.limits)
+        self._routes = self._make_routes()
+        self._document: tuple[list[Served], bytes] = ([], b"")
 
     def starlette(self) -> Starlette:
         """The ASGI application."""
+        errors: dict[Any, Any] = {HTTPException: self._http_error, Exception: self._error}
+        return Starlette(routes=self._routes, exception_handlers=errors)
+
+    def paths(self) -> list[tuple[str, str]]:
+        """Method and path of every route; ``{name}`` and ``{version}`` stand for a model's."""
+        return [(method, route.path) for route in self._routes for method in (route.methods or set()) - {"HEAD"}]
+
+    def _make_routes(self) -> list[Path]:
         model = "/v2/models/{name}"
         versioned = model + "/versions/{version}"
-        routes = [
+        return [
             self._path("/", self._alive),
             self._path("/v1/models", self._v1_models),
             self._path("/v1/models/{name}:predict", self._v1_predict, "POST"),
@@ -66,9 +77,8 @@ class Application:
             self._path("/v2/repository/models/{name}/load", self._load, "POST"),
             self._path("/v2/repository/models/{name}/unload", self._unload, "POST"),
             self._path(_METRICS, self._prometheus),
+            self._path("/openapi.json", self._openapi),
         ]
-        errors: dict[Any, Any] = {HTTPException: self._http_error, Exception: self._error}
-        return Starlette(routes=routes, exception_handlers=errors)
 
     def _path(self, path: str, handler: Handler, method: str = "GET") -> Path:
         async def answer(request: Request) -> Response:
@@ -194,6 +204,16 @@ class Application:
         content = await self._explainer.explain(await self.body(request), served)
         core.route(name, is_v2=False).telemetry.explained(time.perf_counter() - began)
         return _json(content)
+
+    async def _openapi(self, _: Request) -> Response:
+        core = self._core
+        models = [core.repository.get(name) for name in core.repository.names() if core.repository.is_ready(name)]
+        if not self._document[1] or models != self._document[0]:
+            made = openapi.document(
+                self.paths(), models, self._version, core.limits, has_tokens=core.tokens is not None
+            )
+            self._document = (models, orjson.dumps(made))
+        return Response(self._document[1], media_type="application/json")
 
     async def _prometheus(self, _: Request) -> Response:
         return Response(self._metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -71,15 +71,13 @@ class Server:
         self._types = messages.messages()
         self._server: grpc.aio.Server | None = None
 
-    async def start(
-        self, host: str, port: int, *, is_shared: bool = False, credentials: grpc.ServerCredentials | None = None
-    ) -> int:
-        """Listen; gives the port.
+    async def start(self, host: str, port: int, *, credentials: grpc.ServerCredentials | None = None) -> None:
+        """Listen.
 
         Args:
             host: address to listen on.
-            port: port to listen on; 0 for any.
-            is_shared: whether other processes listen on it too, by ``SO_REUSEPORT``: gRPC cannot be given a socket.
+            port: port to listen on, with the other workers: gRPC cannot be given a socket, so each has one of its own
+                with ``SO_REUSEPORT``. See :func:`serving.server.sockets.reserve`.
             credentials: the certificate and its key; None for plain HTTP/2.
 
         Raises:
@@ -87,7 +85,7 @@ class Server:
         """
         limits = self._core.limits
         options = [
-            ("grpc.so_reuseport", int(is_shared)),  # its default is 1, and then two servers share a port unawares
+            ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", limits.body_bytes + _HEAD_BYTES),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_metadata_size", limits.header_bytes),
@@ -100,14 +98,13 @@ class Server:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             if credentials is None:
-                bound: int = server.add_insecure_port(address)
+                server.add_insecure_port(address)
             else:
-                bound = server.add_secure_port(address, credentials)
+                server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise PortTaken(f"Port {port} on {host} cannot be used for gRPC: {error}") from error
         await server.start()
         self._server = server
-        return bound
 
     async def stop(self, seconds: float) -> None:
         """Take no more calls, and finish those in flight, for so many seconds at most."""

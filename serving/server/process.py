@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 from serving import faults
 from serving.server import sockets
 from serving.server.announce import announce, facts
-from serving.server.app import Application
+from serving.server.app import EXTENSIONS, Application
 from serving.server.control import Control
 from serving.server.core import Core
 from serving.server.counters import Board
@@ -34,6 +34,7 @@ from serving.server.settings import Settings
 from serving.server.telemetry import Metrics, own_revision
 
 if TYPE_CHECKING:
+    from serving.server import grpc
     from serving.server.served import Served
 
 log = logging.getLogger("sluiceway.serving")
@@ -82,6 +83,7 @@ class Process:
         self._certificate = Certificate(settings.certificate, settings.key) if settings.certificate else None
         self._core = self._make_core()
         self._control: Control | None = None
+        self._grpc: grpc.Server | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, or until a model fails to load.
@@ -97,6 +99,7 @@ class Process:
         self._make_config(loop)
         if self._post.listens_first:
             await self._listen(self._post.place)
+            await self._listen_grpc()
         async with contextlib.AsyncExitStack() as stack:
             await self._start_others(stack)
             ticking = loop.create_task(self._ticking())
@@ -169,6 +172,17 @@ class Process:
         loop = asyncio.get_running_loop()
         self._servers[place] = await loop.create_server(self._protocol, sock=listener, backlog=_BACKLOG, ssl=context)
 
+    async def _listen_grpc(self) -> None:
+        """Take gRPC's calls, where asked; a worker that ends leaves them to the others, which share the port."""
+        settings = self._settings
+        if not settings.grpc_port or self._grpc is not None or self._core.repository.draining:
+            return
+        from serving.server import grpc  # 17 MB that others need not carry
+
+        self._grpc = grpc.Server(self._core, _version(), EXTENSIONS)
+        credentials = grpc.credentials(settings.certificate, settings.key) if settings.certificate else None
+        await self._grpc.start(settings.host, settings.grpc_port, credentials=credentials)
+
     def _release(self, place: int) -> None:
         """Leave the connections of a place to the worker that is back."""
         server = self._servers.pop(place, None)
@@ -221,6 +235,7 @@ class Process:
                 await repository.load_here(name)
         self._post.board.mark_ready(self._post.place)
         await self._listen(self._post.place)
+        await self._listen_grpc()
         entries = [repository.entry(name) for name in repository.names()]
         loaded = [facts(entry.batcher.served, entry.folder) for entry in entries if entry.batcher is not None]
         if self._control is not None:
@@ -250,6 +265,15 @@ class Process:
     async def _drain(self) -> None:
         self._core.repository.draining = True
         await self._until(lambda: False, self._settings.drain_seconds)
+        if self._grpc is not None:
+            # Clients are told to go elsewhere with what is new; calls in flight have as long as HTTP's requests.
+            ending = asyncio.get_running_loop().create_task(self._grpc.stop(self._settings.grace_seconds))
+            await self._drain_http()
+            await ending
+        else:
+            await self._drain_http()
+
+    async def _drain_http(self) -> None:
         for place in self._servers:
             sockets.refuse_more(self._post.listeners[place])
         await asyncio.sleep(0.1)  # in which what has been accepted by the kernel comes in

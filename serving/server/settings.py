@@ -22,6 +22,7 @@ class Settings:
         root: folder of several bundles, where a model of a new name is looked for when it is to be loaded.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
+        grpc_port: port of gRPC; 0 does without.
         workers: serving processes.
         model_control: ``explicit`` where clients may load and unload models (Triton's term).
         tokens: file of the tokens that let a client in; None lets everybody in.
@@ -39,6 +40,7 @@ class Settings:
     root: Path | None = None
     host: str = "127.0.0.1"
     port: int = 0
+    grpc_port: int = 0
     workers: int = 1
     model_control: Literal["none", "explicit"] = "none"
     tokens: Path | None = None

@@ -32,6 +32,16 @@ def listen(host: str, port: int, count: int = 1) -> tuple[socket.socket, ...]:
     return tuple(found)
 
 
+def reserve(host: str, port: int) -> socket.socket:
+    """A bound socket that never listens: it keeps a port for servers that make their own sockets and share it.
+
+    Raises:
+        OSError: the address cannot be used.
+    """
+    _bound(host, port).close()  # tells whether another server is there
+    return _bound(host, port, is_shared=True)
+
+
 def _bound(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
