@@ -150,7 +150,7 @@ def test_scikit_learn_and_table_libraries_stay_out_of_a_process_that_runs_onnx(t
         "numbers = ('mean_radius', 'mean_texture', 'mean_smoothness', 'mean_concavity')\n"
         "columns = dict.fromkeys(numbers, [1.5, '2', None]) | {'size': ['small', None, 3], 'rough': [True, 0, 'no']}\n"
         "print(load(Path(sys.argv[1])).predict_columns(columns).shape)\n"
-        "heavy = {'sklearn', 'skops', 'scipy', 'pandas', 'pyarrow', 'duckdb', 'ibis', 'kserve', 'torch', 'tensorflow'}\n"
+        "heavy = {'sklearn', 'skops', 'scipy', 'pandas', 'pyarrow', 'duckdb', 'ibis', 'kserve', 'torch'}\n"
         "print('onnxruntime' in sys.modules, heavy & set(sys.modules))\n"
     )
     root = Path(__file__).resolve().parents[2]
