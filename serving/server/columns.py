@@ -93,6 +93,8 @@ class Reader:
         Raises:
             BadInput: names the column and the row, counted from 0.
         """
+        if not rows:
+            return self.columns({name: () for name in self.names})
         if not self.is_matrix:
             return self.columns(dict(zip(self.names, zip(*rows, strict=True), strict=True)))
         if (_MIXED if self._truths else _NUMBERS).issuperset(map(type, chain.from_iterable(rows))):

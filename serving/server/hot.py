@@ -22,6 +22,7 @@ from serving.server import v1, v2
 from serving.server.columns import Asked
 from serving.server.core import Core, Route, error_body
 from serving.server.failures import BadRequest, Failure, NotServing, TooLarge, Unauthorized
+from serving.tracing import passed_on
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -196,6 +197,8 @@ class Protocol(HttpToolsProtocol):
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
+        elif self._is_refused:
+            self.transport.close()
         elif not self._arriving:
             self._since = time.monotonic()
 
@@ -230,10 +233,12 @@ class Protocol(HttpToolsProtocol):
         """
         self._is_refused = True
         cycle: Any = self.cycle
-        if type(cycle) is _Exchange and not cycle.more_body and not cycle.response_complete:
-            cycle.keep_alive = False  # what is wrong came after a proper request: its reply is the last one
-            return
-        if cycle is not None and not cycle.response_complete and type(cycle) is not _Exchange:
+        if cycle is not None and not cycle.response_complete:
+            waits = bool(self.pipeline) and self.pipeline[0][0] is cycle
+            if waits and cycle.more_body:
+                self.pipeline.popleft()
+            if waits or not cycle.more_body:
+                return  # proper requests came before this one: they are answered, and then the connection closed
             if cycle.response_started:
                 self.transport.close()
                 return
@@ -308,7 +313,7 @@ class _Exchange:
         self.since = time.perf_counter()
         core = protocol._core
         given = seen.get(b"x-request-id")
-        self.id = core.made_id() if given is None else given.decode("latin-1")
+        self.id = given.decode("latin-1") if given else core.made_id()
         self._span = core.tracing.start(protocol.headers, route.path) if core.tracing is not None else None
 
     def begin(self) -> None:
@@ -349,7 +354,7 @@ class _Exchange:
 
     def failed(self, failure: Exception) -> None:
         """Write what went wrong."""
-        status, message, headers = self._protocol._core.told(failure, self.id)
+        status, message, headers = self._protocol._core.told(failure, self.id, self._seen.get(b"traceparent"))
         self._write(status, error_body(message), _JSON, None, headers)
 
     def _write(
@@ -365,7 +370,7 @@ class _Exchange:
             if headers:
                 more += "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode()
             if (trace := self._seen.get(b"traceparent")) is not None:
-                more += b"traceparent: " + trace + b"\r\n"
+                more += passed_on(trace, self._seen.get(b"tracestate"))
             if not keep_alive:
                 more += b"connection: close\r\n"
             protocol.transport.write(

@@ -136,3 +136,10 @@ def test_rows_and_texts_are_limited():
         v1.rows_of(b'{"instances": [["a"], ["b"], ["c"]]}', reader, limits)
     with pytest.raises(BadRequest, match="'c', row 1: the text has 4 characters"):
         v1.rows_of(b'{"instances": [["abc"], ["abcd"]]}', reader, limits)
+
+
+@pytest.mark.parametrize("names", ["a", "ab", "abcd"])
+def test_no_rows_are_typed_as_no_rows(names):
+    reader = Reader(schema(*names))
+    typed = as_columns(reader.typed(Asked(0, rows=[])), names)
+    assert {name: len(values) for name, values in typed.items()} == dict.fromkeys(names, 0)
