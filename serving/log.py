@@ -1,6 +1,6 @@
 """The server's log: text for people, or a JSON object per line for the agents of a cluster.
 
-Only what went wrong is logged, with the request's id; answered requests are counted by :mod:`serving.telemetry`.
+Only what went wrong is logged, with the request's id; answered requests are counted by :mod:`serving.server.telemetry`.
 """
 
 import json
@@ -11,6 +11,9 @@ from typing import Literal
 REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="")
 """The ``x-request-id`` of the request that is being answered: the proxy's, or the client's own."""
 
+TRACE_ID: ContextVar[str] = ContextVar("TRACE_ID", default="")
+"""The trace of that request, by W3C's ``traceparent``, where the caller named one."""
+
 _TEXT = "%(asctime)s %(name)s %(levelname)s %(message)s"
 _LONGEST_ID = 128  # a client may send anything
 
@@ -19,7 +22,7 @@ class JsonLines(logging.Formatter):
     """One JSON object per record, on one line; a traceback is in ``exception``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write time (seconds since the epoch), level, logger, message; request and exception if there are any."""
+        """Write time (seconds since the epoch), level, logger, message; request, trace, exception if any."""
         line = {
             "time": record.created,
             "level": record.levelname.lower(),
@@ -28,6 +31,8 @@ class JsonLines(logging.Formatter):
         }
         if request := REQUEST_ID.get()[:_LONGEST_ID]:
             line["request"] = request
+        if trace := TRACE_ID.get():
+            line["trace"] = trace
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

@@ -29,9 +29,18 @@ _TRACEPARENT = re.compile(
 )
 
 
-def is_traceparent(value: bytes) -> bool:
-    """Whether the value of a ``traceparent`` header is one by W3C's rules; if not, it is not passed on."""
-    return _TRACEPARENT.fullmatch(value) is not None
+def trace_id(traceparent: bytes) -> str:
+    """The trace that the value of a ``traceparent`` header names; empty where it is none by W3C's rules."""
+    read = _TRACEPARENT.fullmatch(traceparent)
+    return "" if read is None else read[1].decode()
+
+
+def passed_on(traceparent: bytes, tracestate: bytes | None) -> bytes:
+    """The lines of a reply's head that give the caller's context back; none where it is not one by W3C's rules."""
+    if _TRACEPARENT.fullmatch(traceparent) is None:
+        return b""
+    state = b"" if tracestate is None else b"tracestate: %b\r\n" % tracestate
+    return b"traceparent: %b\r\n%b" % (traceparent, state)
 
 
 class Tracing:

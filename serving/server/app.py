@@ -13,13 +13,14 @@ from starlette.responses import Response
 from starlette.routing import Route as Path
 
 from components.errors import SluicewayError
-from serving.log import REQUEST_ID
+from serving.log import REQUEST_ID, TRACE_ID
 from serving.server import openapi, v1, v2
 from serving.server.columns import Asked
 from serving.server.core import Core, error_body
 from serving.server.explaining import Explainer
 from serving.server.failures import BadRequest, NotFound, NotServing, TooLarge, Unauthorized
 from serving.server.served import Served
+from serving.tracing import trace_id
 
 log = logging.getLogger("sluiceway.serving")
 
@@ -84,6 +85,7 @@ class Application:
         async def answer(request: Request) -> Response:
             request_id = request.headers.get("x-request-id") or self._core.made_id()
             REQUEST_ID.set(request_id)  # each request is answered in a task, and so a context, of its own
+            TRACE_ID.set(trace_id(request.headers.get("traceparent", "").encode("latin-1")))
             request.state.id = request_id
             try:
                 self._let_in(request)
@@ -97,9 +99,10 @@ class Application:
             except Exception as error:  # noqa: BLE001 - ours; logged, and the client told no more than that
                 response = self._failure(error, request_id)
             response.headers["x-request-id"] = request_id
-            for name in ("traceparent", "tracestate"):
-                if name in request.headers:
-                    response.headers[name] = request.headers[name]
+            if TRACE_ID.get():
+                for name in ("traceparent", "tracestate"):
+                    if name in request.headers:
+                        response.headers[name] = request.headers[name]
             if self._core.repository.draining:
                 response.headers["connection"] = "close"
             return response
@@ -142,6 +145,8 @@ class Application:
         return _json({"models": self._core.repository.names()})
 
     async def _v1_model(self, request: Request) -> Response:
+        if request.path_params["name"].endswith((":predict", ":explain")):
+            raise HTTPException(405, "This path does not take that method.", {"allow": "POST"})
         return self._readiness(request)
 
     async def _model_ready(self, request: Request) -> Response:
@@ -287,7 +292,8 @@ class Application:
 
     def _failure(self, error: Exception, request_id: str) -> Response:
         if isinstance(error, HTTPException):
-            return Response(error_body(str(error.detail)), error.status_code, media_type="application/json")
+            body = error_body(str(error.detail))
+            return Response(body, error.status_code, error.headers, media_type="application/json")
         if isinstance(error, ClientDisconnect):
             error = BadRequest("The request ended before its body did.")
         status, message, headers = self._core.told(error, request_id)

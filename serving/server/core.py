@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 
 from serving.faults import Injected, Injector
-from serving.log import REQUEST_ID
+from serving.log import REQUEST_ID, TRACE_ID
 from serving.server.failures import BadRequest, Failure
 from serving.server.limits import Limits
 from serving.server.repository import Repository
 from serving.server.telemetry import Metrics, Telemetry
+from serving.tracing import trace_id
 
 if TYPE_CHECKING:
     from serving.payloads import PayloadLog
@@ -109,12 +110,15 @@ class Core:
         """An id for a request that brought none; unique among all processes."""
         return f"{self._prefix}{next(self._count):08x}"
 
-    def told(self, failure: Exception, request: str) -> tuple[int, str, dict[str, str]]:
+    def told(
+        self, failure: Exception, request: str, traceparent: bytes | None = None
+    ) -> tuple[int, str, dict[str, str]]:
         """Status, message and headers for a client; logs what is worth knowing here.
 
         What is no :class:`Failure` is ours, not the client's: it is logged, and the client told nothing of it.
         """
         known = REQUEST_ID.set(request)
+        trace = TRACE_ID.set(trace_id(traceparent)) if traceparent is not None else None
         try:
             if isinstance(failure, Failure):
                 if failure.status == BadRequest.status:
@@ -126,6 +130,8 @@ class Core:
             return 500, f"The server failed on this request; its log has more under the request id {request}.", {}
         finally:
             REQUEST_ID.reset(known)
+            if trace is not None:
+                TRACE_ID.reset(trace)
 
     @staticmethod
     def head_length(seen: dict[bytes, bytes]) -> int | None:

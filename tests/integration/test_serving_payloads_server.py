@@ -1,5 +1,6 @@
 """Payload logging and tracing through the real server, of two workers, over REST in every form and over gRPC."""
 
+import json
 import signal
 import threading
 
@@ -55,7 +56,7 @@ def test_what_is_asked_of_a_server_and_answered_is_logged_and_traced(bundle, tmp
             "OTEL_BSP_SCHEDULE_DELAY": "200",
         }.items():
             monkeypatch.setenv(name, value)
-        server = Server(bundle, "r7", tmp_path / "log", options=("--workers", "2"))
+        server = Server(bundle, "r7", tmp_path / "log", options=("--workers", "2", "--log", "json"))
         server.start()
         try:
             server.wait()
@@ -95,6 +96,10 @@ def test_what_is_asked_of_a_server_and_answered_is_logged_and_traced(bundle, tmp
     assert {(f"ask-{name}", "response") for name in ("objects", "arrays", "tensors", "binary")} <= kinds
     assert ("ask-wrong", "response") not in kinds
     assert [body for _, _, body in http.events if b"large" in body] == []
+
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
+    refusal = next(line for line in lines if line.get("request") == "ask-wrong")
+    assert refusal["trace"] == TRACEPARENT.split("-")[1]
 
     asked = [span for span in receiver.spans if span.parent_span_id.hex() == TRACEPARENT.split("-")[2]]
     assert sorted(attributes(span)["http.response.status_code"] for span in asked) == [200, 200, 200, 200, 400]

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from components.errors import BadInput
-from serving.tracing import Tracing, is_traceparent
+from serving.tracing import Tracing, passed_on, trace_id
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 
@@ -147,7 +147,9 @@ def test_a_context_that_is_none_begins_a_trace_of_its_own(receiver, wrong):
     ],
 )
 def test_a_traceparent_is_what_w3c_says(value, is_one):
-    assert is_traceparent(value.encode()) is is_one
+    assert trace_id(value.encode()) == (TRACE if is_one else "")
+    lines = f"traceparent: {value}\r\ntracestate: a=b\r\n" if is_one else ""
+    assert passed_on(value.encode(), b"a=b") == lines.encode()
 
 
 def test_a_receiver_that_is_down_costs_nothing_but_the_spans(monkeypatch):
