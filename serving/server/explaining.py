@@ -12,6 +12,10 @@ from serving.server.failures import BadRequest, NotImplementedHere, NotServing, 
 from serving.server.limits import Limits
 from serving.server.served import Served
 
+MOST_ROWS = 64
+"""Of one request; as many as :mod:`serving.explain` takes."""
+LEAST_SECONDS = 0.05
+"""What a client may ask for at least."""
 _PARAMETERS = ("seconds", "class")
 
 
@@ -38,7 +42,7 @@ class Explainer:
             BadRequest: names the field.
             NotImplementedHere: the bundle keeps no rows to explain against.
             Overloaded: too many explanations wait.
-            NotServing: this one waited too long, or its time was over before anything could be said.
+            NotServing: this one waited too long, or the time was over before anything could be said of a single row.
         """
         limits = self._limits
         given = v1.rows_of(body, served.reader, limits)
@@ -71,8 +75,8 @@ class Explainer:
                 raise BadRequest(f"parameters.{name}: there is no such parameter; there are {', '.join(_PARAMETERS)}.")
         seconds, of = given.get("seconds"), given.get("class")
         most = self._limits.explain_seconds
-        if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds <= most):
-            raise BadRequest(f"parameters.seconds: a number above 0 is needed, {most:g} at most.")
+        if seconds is not None and (type(seconds) not in (int, float) or not LEAST_SECONDS <= seconds <= most):
+            raise BadRequest(f"parameters.seconds: a number from {LEAST_SECONDS:g} to {most:g} is needed.")
         if of is not None and type(of) is not str:
             raise BadRequest("parameters.class: a text is needed.")
         return seconds, of
@@ -95,7 +99,7 @@ class Explainer:
         except NoBackground as error:
             raise NotImplementedHere(str(error)) from error
         except TooSlow as error:
-            if seconds is not None and seconds < most_seconds:
-                raise BadRequest(f"parameters.seconds: {error}") from error
+            if rows > 1 or seconds is not None:
+                raise BadRequest(str(error)) from error
             raise NotServing(str(error)) from error
         return reply(found)

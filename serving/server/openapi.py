@@ -13,6 +13,7 @@ from components.features.schema import InputColumn, InputType
 from serving.protocol import V2_TYPES
 from serving.schema import BundleManifest
 from serving.server import v2
+from serving.server.explaining import LEAST_SECONDS, MOST_ROWS
 from serving.server.limits import Limits
 from serving.server.served import Served
 
@@ -126,9 +127,13 @@ class _Describe:
         }
 
     def explain(self) -> Operation:
+        examples = self.predict()["requestBody"]["content"][_JSON]["examples"]
         return {
-            **self.predict(),
             "summary": "Explain predictions: what each column contributed, which takes a while",
+            "requestBody": {
+                "required": True,
+                "content": {_JSON: {"schema": self.schema("to-explain"), "examples": examples}},
+            },
             "responses": _responses(self.schema("explanations"), *_BODY_FAILURES, 501),
         }
 
@@ -146,18 +151,14 @@ class _Describe:
                 for column in inputs
             ],
         }
+        asked = self.schema("infer-request")
         responses = _responses(self.schema("infer-response"), *_BODY_FAILURES)
         responses["200"]["content"][_BINARY] = {"schema": {}}
-        length = {
-            "name": "Inference-Header-Content-Length",
-            "in": "header",
-            "description": "Of a binary body: bytes of the JSON that it begins with",
-            "schema": {"type": "integer", "minimum": 1},
-        }
         return {
             "summary": "Predict, Open Inference Protocol: a tensor for each column",
-            "parameters": [length],
-            "requestBody": _body({_JSON: (self.schema("infer-request"), {"columns": row}), _BINARY: ({}, {})}),
+            "description": "With the header Inference-Header-Content-Length the body begins with as many bytes of JSON "
+            "and goes on with the tensors' bytes. Without it all is JSON.",
+            "requestBody": _body({_JSON: (asked, {"columns": row}), _BINARY: (asked, {})}),
             "responses": responses,
         }
 
@@ -170,10 +171,12 @@ def _get(summary: str, schema: Schema, *failures: int) -> Operation:
 
 
 def _control(summary: str, done: str) -> Callable[[_Describe], Operation]:
+    asked = {"type": "object", "properties": {"parameters": {"type": "object", "maxProperties": 0}}}
+
     def describe(_: _Describe) -> Operation:
         return {
             "summary": summary,
-            "requestBody": _body({_JSON: ({"type": "object", "properties": {"parameters": {"maxProperties": 0}}}, {})}),
+            "requestBody": _body({_JSON: (asked, {})}, required=False),
             "responses": _responses(_object(name=_TEXT, **{done: {"const": True}}), 403, *_BODY_FAILURES),
         }
 
@@ -185,7 +188,7 @@ def _index(_: _Describe) -> Operation:
     asked = {"type": "object", "properties": {"ready": {"type": "boolean"}}}
     return {
         "summary": "All models, or those that are ready",
-        "requestBody": _body({_JSON: (asked, {})}),
+        "requestBody": _body({_JSON: (asked, {})}, required=False),
         "responses": _responses({"type": "array", "items": model}, 400, 413),
     }
 
@@ -260,10 +263,19 @@ def _model_schemas(key: str, served: Served, limits: Limits) -> Schema:
     tensors = [_tensor(column, value) for column, value in zip(inputs, values, strict=True)]
     if served.reader.is_matrix:
         tensors.append(_object(name=_TEXT, shape=_SIZES, datatype={"enum": list(v2.DTYPES)}, data={"type": "array"}))
+    how = {
+        "type": "object",
+        "properties": {
+            "seconds": {"type": "number", "minimum": LEAST_SECONDS, "maximum": limits.explain_seconds},
+            "class": {"enum": list(served.model.manifest.classes)},
+        },
+        "additionalProperties": False,
+    }
     names_out = v2.output_names(served.model.manifest)
     outputs = {"type": "array", "items": _object("parameters", name={"enum": names_out}, parameters=_PARAMETERS)}
     return {
         f"{key}.instances": _object("parameters", instances=instances, parameters=_PARAMETERS),
+        f"{key}.to-explain": _object("parameters", instances={**instances, "maxItems": MOST_ROWS}, parameters=how),
         f"{key}.predictions": _object(predictions={"type": "array", "items": _prediction(served.model.manifest)}),
         f"{key}.explanations": _object(explanations={"type": "array", "items": _explanation(names)}),
         f"{key}.infer-request": _object(
@@ -343,13 +355,13 @@ def _outputs(manifest: BundleManifest) -> list[Schema]:
     ]
 
 
-def _body(contents: dict[str, tuple[Schema, dict[str, Any]]]) -> Schema:
+def _body(contents: dict[str, tuple[Schema, dict[str, Any]]], *, required: bool = True) -> Schema:
     content = {}
     for kind, (schema, examples) in contents.items():
         content[kind] = {"schema": schema}
         if examples:
             content[kind]["examples"] = {name: {"value": value} for name, value in examples.items()}
-    return {"required": True, "content": content}
+    return {"required": required, "content": content}
 
 
 def _responses(schema: Schema, *failures: int) -> Schema:
