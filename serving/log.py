@@ -5,6 +5,8 @@ Only what went wrong is logged, with the request's id; answered requests are cou
 
 import json
 import logging
+import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Literal
 
@@ -15,6 +17,7 @@ TRACE_ID: ContextVar[str] = ContextVar("TRACE_ID", default="")
 """The trace of that request, by W3C's ``traceparent``, where the caller named one."""
 
 _TEXT = "%(asctime)s %(name)s %(levelname)s %(message)s"
+_MOST_WARNINGS = 20  # per second
 _LONGEST_ID = 128  # a client may send anything
 
 
@@ -38,8 +41,43 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class Sparing(logging.Filter):
+    """Lets at most so many warnings pass in a second: a client that sends nonsense must not fill the disk."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin to count.
+
+        Args:
+            most: warnings per second.
+            clock: gives seconds.
+        """
+        super().__init__()
+        self._most = most
+        self._clock = clock
+        self._second = 0.0
+        self._passed = 0
+        self._held_back = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record passes; the first one of another second says how many did not."""
+        if record.levelno != logging.WARNING:
+            return True
+        now = self._clock()
+        if now - self._second >= 1.0:
+            if self._held_back:
+                record.msg = f"{record.getMessage()} ({self._held_back:,} warnings before this one were not logged)"
+                record.args = None
+            self._second, self._passed, self._held_back = now, 0, 0
+        self._passed += 1
+        if self._passed <= self._most:
+            return True
+        self._held_back += 1
+        return False
+
+
 def to_standard_error(form: Literal["text", "json"]) -> None:
     """Have every logger of this process write warnings, and Sluiceway's own information, to standard error."""
     handler = logging.StreamHandler()
+    handler.addFilter(Sparing(_MOST_WARNINGS))
     handler.setFormatter(JsonLines() if form == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -177,7 +177,7 @@ class Core:
                 protocol="v2" if route.is_v2 else "v1",
                 request=bytes(request),
                 request_type=seen.get(b"content-type", b"application/json").decode("latin-1"),
-                request_header_length=int(head) if head and head.isdigit() else None,
+                request_header_length=int(head) if head and head.isdigit() and len(head) < 13 else None,
                 status=status,
                 reply=reply,
                 reply_type=reply_type.decode(),

@@ -325,6 +325,7 @@ class _Exchange:
             if core.tokens is not None and not core.tokens.allows(self._seen.get(b"authorization")):
                 raise Unauthorized("The request needs the header Authorization: Bearer, with a token of this server.")
             batcher = core.repository.batcher(route.name)
+            batcher.check_room()
             self._served = served = batcher.served
             if route.is_v2:
                 self.asked, self._wanted = v2.asked(
@@ -333,7 +334,7 @@ class _Exchange:
             else:
                 rows = v1.rows_of(self.body, served.reader, core.limits)
                 self.asked = Asked(len(rows), rows=rows)
-        except Failure as failure:
+        except Exception as failure:  # noqa: BLE001 - the parser must not take a mistake of ours for the client's
             self.failed(failure)
             return
         route.telemetry.preprocessed(time.perf_counter() - began)

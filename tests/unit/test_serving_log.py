@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from serving.log import REQUEST_ID, JsonLines
+from serving.log import REQUEST_ID, JsonLines, Sparing
 
 
 @pytest.fixture
@@ -37,3 +37,19 @@ def test_a_line_holds_its_level_its_time_and_a_traceback_as_one_object(of_reques
 
 def test_a_line_outside_of_a_request_has_no_request():
     assert "request" not in json.loads(JsonLines().format(record("listening")))
+
+
+def test_warnings_are_held_back_beyond_some_per_second_and_counted():
+    now = 100.0
+    sparing = Sparing(2, lambda: now)
+
+    def warned():
+        made = logging.LogRecord("serving", logging.WARNING, "", 0, "400: %s", ("bad",), None)
+        return made.getMessage() if sparing.filter(made) else None
+
+    assert [warned() for _ in range(5)] == ["400: bad", "400: bad", None, None, None]
+    assert sparing.filter(record("an error"))  # never held back
+    now += 1.5
+    assert warned() == "400: bad (3 warnings before this one were not logged)"
+    assert warned() == "400: bad"
+    assert warned() is None
