@@ -12,7 +12,19 @@ import sys
 import time
 from pathlib import Path
 
-BENCHES = ("road", "sklearn_overhead", "torch_training", "frameworks", "judge", "judge_live", "cold_start")
+BENCHES = (
+    "road",
+    "sklearn_overhead",
+    "torch_training",
+    "frameworks",
+    "judge",
+    "judge_live",
+    "cold_start",
+    "serving",
+    "serving_curve",
+    "serving_fuzz",
+    "serving_soak",
+)
 PACKAGES = (
     "kfp",
     "mlflow",
