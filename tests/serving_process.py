@@ -35,6 +35,10 @@ class Server:
         self._log = log
         self._process = None
 
+    @property
+    def process(self):
+        return self._process
+
     def start(self):
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=ROOT, env=self._env)

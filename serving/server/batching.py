@@ -69,10 +69,21 @@ class Batcher:
         """Requests that wait."""
         return len(self._arrived) + len(self._queue)
 
+    def check_room(self) -> None:
+        """Ask before a request is read: to refuse it then costs next to nothing.
+
+        Raises:
+            Overloaded: too many requests wait.
+        """
+        if len(self._arrived) + len(self._queue) >= self._limits.waiting:
+            raise Overloaded(f"{self._limits.waiting:,} requests wait already; try again in a second.")
+
     def submit(self, pending: Pending) -> None:
         """Have a request scored; it is told the outcome later, on the event loop."""
-        if len(self._arrived) + len(self._queue) >= self._limits.waiting:
-            pending.failed(Overloaded(f"{self._limits.waiting:,} requests wait already; try again in a second."))
+        try:
+            self.check_room()
+        except Overloaded as failure:
+            pending.failed(failure)
             return
         self._arrived.append(pending)
         if not self._scheduled:
