@@ -26,7 +26,7 @@ GRACE_SECONDS = 10.0
 """How long it goes on when the server is gone without a word."""
 _WARN_SECONDS = 30.0
 _READ_BYTES = 1024 * 1024
-_NICE = 5  # where the server and this process want the same core, the server gets about three quarters of it
+_NICE = 10  # where the server and this process want the same core, the server gets nine tenths of it
 
 
 class Sink(Protocol):

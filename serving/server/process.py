@@ -41,6 +41,8 @@ log = logging.getLogger("sluiceway.serving")
 
 _BACKLOG = 2_048
 _TICK_SECONDS = 1.0
+_PAYLOAD_SECONDS = 10.0
+"""How long the payload log may take at the end; Kubernetes kills after 30 s in all, unless told otherwise."""
 _QUIET_SECONDS = 0.5
 """A connection on which no request comes for so long after the server has ended is closed."""
 
@@ -226,7 +228,7 @@ class Process:
 
         self._core.repository.check = know
         await payloads.start()
-        stack.push_async_callback(payloads.close, self._settings.grace_seconds)
+        stack.push_async_callback(payloads.close, min(_PAYLOAD_SECONDS, self._settings.grace_seconds))
 
     async def _load(self) -> None:
         repository = self._core.repository
