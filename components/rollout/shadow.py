@@ -24,7 +24,7 @@ from components.errors import SkewFound
 from components.rollout.evidence import Arm, Observation
 from components.rollout.traffic import Rows
 from components.stage.skew import allowed, answers_of, difference
-from serving.local.envoy_config import LATENCY_MS
+from serving.latency import LATENCY_MS
 
 _CLIENTS = 4
 _TIMEOUT_SECONDS = 10.0

@@ -3,16 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from serving.latency import LATENCY_MS
 from serving.local.processes import HOST
 
 LISTENER = "ingress"
 ROUTES = "split"
 REVISION_HEADER = "x-sluiceway-revision"
-LATENCY_MS = (
-    *(0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 300, 400, 500, 750),
-    *(1000, 1500, 2000, 3000, 5000, 10000, 30000),
-)
-"""Bucket edges of the latency histograms; Envoy's own are too far apart to compare two revisions by."""
 
 _TYPE = "type.googleapis.com/envoy"
 

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from serving.bundle import Predictions
-from serving.local.envoy_config import LATENCY_MS
+from serving.latency import LATENCY_MS
 from serving.schema import BundleManifest
 from serving.server.counters import GAUGE, Board, Row
 

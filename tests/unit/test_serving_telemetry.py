@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from serving.local.envoy_config import LATENCY_MS
+from serving.latency import LATENCY_MS
 from serving.server.telemetry import Metrics, own_revision
 
 
