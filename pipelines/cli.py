@@ -13,7 +13,7 @@ from rich.table import Table
 
 from components.errors import SluicewayError
 from components.settings import settings
-from pipelines import catalog, lint_cli, new_cli, rollout_cli, runs_cli, schedule_cli, upload_cli
+from pipelines import catalog, export_cli, lint_cli, new_cli, rollout_cli, runs_cli, schedule_cli, serve_cli, upload_cli
 from pipelines.catalog import CATALOG
 from pipelines.clear_errors import clear_errors
 
@@ -31,10 +31,12 @@ app = typer.Typer(
 app.add_typer(rollout_cli.app, name="rollout")
 app.command()(lint_cli.lint)
 app.add_typer(new_cli.app, name="new")
+app.command()(export_cli.export)
 app.command()(upload_cli.upload)
 for _command in (runs_cli.submit, runs_cli.runs, runs_cli.logs, runs_cli.retry, runs_cli.terminate):
     app.command()(_command)
 app.add_typer(schedule_cli.app, name="schedule")
+app.command(context_settings=serve_cli.CONTEXT)(serve_cli.serve)
 
 
 class PackageFormat(StrEnum):

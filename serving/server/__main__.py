@@ -105,13 +105,14 @@ def _settings(given: argparse.Namespace) -> Settings:
     )
 
 
-def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+def parser(environment: Mapping[str, str], program: str = "serving.server") -> argparse.ArgumentParser:
     """The options, with defaults from variables; ``sluiceway serve`` has the same.
 
     Args:
         environment: where the variables are.
+        program: name in the help.
     """
-    made = _Parser(prog="serving.server", description="Serve model bundles.", allow_abbrev=False)
+    made = _Parser(prog=program, description="Serve model bundles.", allow_abbrev=False)
     made.environment = environment
     made.option("--bundle", type=Path, required=True, help="folder of the bundle, or of several, each a model")
     made.option("--name", default="", help="model name in the URLs (default: the name of the bundle's folder)")
