@@ -94,14 +94,14 @@ def _one(
     write, name, at_once, shrinks = _KINDS[kind]
     if graph is None:
         return Export(reason="not applicable: the model has no ONNX graph that holds parity")
-    if shrinks and not _has_float_layers(graph):
+    if shrinks and not has_float_layers(graph):
         return Export(reason="not applicable: the graph has no float32 layer, only trees or doubles")
     path = bundle / FOLDER / name
     path.parent.mkdir(exist_ok=True)
     try:
         write(graph, path)
         given = onnx_predictions(str(path), rows.inputs, schema, at_once)
-    except _errors() as error:
+    except errors() as error:
         path.unlink(missing_ok=True)
         return Export(reason=f"onnxruntime could not make or run it: {' '.join(str(error).split())}")
     difference = np.abs(given - scores)
@@ -123,21 +123,23 @@ def _one(
     )
 
 
-def _errors() -> tuple[type[Exception], ...]:
+def errors() -> tuple[type[Exception], ...]:
     """What the converters and onnxruntime raise over a graph that they cannot take."""
     from onnx.checker import ValidationError
 
     return (RuntimeError, ValueError, KeyError, AssertionError, ValidationError, *onnxruntime_errors())
 
 
-def _has_float_layers(graph: "onnx.ModelProto") -> bool:
+def has_float_layers(graph: "onnx.ModelProto") -> bool:
+    """Whether it has a layer of float32, which is what ``int8`` and ``fp16`` shrink."""
     from onnx import TensorProto
 
     floats = {tensor.name for tensor in graph.graph.initializer if tensor.data_type == TensorProto.FLOAT}
     return any(node.op_type in ("MatMul", "Gemm") and node.input[1] in floats for node in graph.graph.node)
 
 
-def _int8(graph: "onnx.ModelProto", path: Path) -> None:
+def to_int8(graph: "onnx.ModelProto", path: Path) -> None:
+    """Write the form ``int8``. Raises one of :func:`errors`."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
@@ -206,7 +208,8 @@ def _renamed(constant: "onnx.TensorProto") -> "onnx.TensorProto":
     return copied
 
 
-def _ort(graph: "onnx.ModelProto", path: Path) -> None:
+def to_ort(graph: "onnx.ModelProto", path: Path) -> None:
+    """Write the form ``ort``. Raises one of :func:`errors`."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -228,8 +231,8 @@ def _copy(graph: "onnx.ModelProto") -> "onnx.ModelProto":
 
 
 _KINDS: dict[str, tuple[Callable[..., None], str, int, bool]] = {
-    "int8": (_int8, "model.int8.onnx", 1, True),
+    "int8": (to_int8, "model.int8.onnx", 1, True),
     "fp16": (_fp16, "model.fp16.onnx", 0, True),
-    "ort": (_ort, "model.ort", 0, False),
+    "ort": (to_ort, "model.ort", 0, False),
 }
 """By kind: what writes it, its file's name, rows per call when it is measured, and whether it shrinks float32."""
