@@ -79,6 +79,8 @@ def unpack(archive: Path, into: Path, most: Most | None = None) -> None:
             _unpack_tar(archive, into, check)
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise BadBundle(f"The archive {archive} cannot be read: {error}.") from error
+    except RecursionError as error:  # tarfile reads a header that is followed by a header so
+        raise BadBundle(f"The archive {archive} cannot be read: it has too many headers of one entry.") from error
 
 
 class _Check:
