@@ -133,7 +133,7 @@ class PayloadLog:
         self._closing = True
         if self._starting is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._starting), max(0.0, deadline - time.monotonic()))
+                await asyncio.wait_for(self._starting, max(0.0, deadline - time.monotonic()))
         if self._writer is not None:
             with contextlib.suppress(TimeoutError):
                 if self._queue or self._writer.unsent:
@@ -254,6 +254,7 @@ class _Writer:
         if self.unsent is None:
             with contextlib.suppress(OSError):
                 self._socket.send(message)
+            with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
         try:
             await asyncio.wait_for(self.gone.wait(), max(0.05, deadline - time.monotonic()))
@@ -308,8 +309,6 @@ class _Writer:
         self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
         self.unsent = None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.01)  # it just closed its end by dying; this gathers its exit code
         self.gone.set()
         self._owner.died(self)
 

@@ -21,7 +21,7 @@ from serving.payloads.waiting import Waiting
 
 MOST_ROWS = 65_536
 MOST_BYTES = 32 * 1024 * 1024
-"""Of bodies; a part is a small share of that."""
+"""Of the bodies whose rows wait for their files, in all; a file is a small share of that."""
 TRIES = 6
 _BACKOFF_SECONDS = 0.25  # then twice that, and so on, up to 8 s in all
 
@@ -55,6 +55,7 @@ class Store:
         self._waiting = Waiting(settings.queue_bytes)
         self._leave = threading.Event()
         self._tables: dict[Key, tuple[Table, Layout, float]] = {}
+        self._bytes = 0
         self._duckdb = duckdb.connect(config={"threads": 1, "memory_limit": "256MB"})
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -81,17 +82,23 @@ class Store:
 
     def _add(self, exchange: Exchange) -> None:
         key = (exchange.model, exchange.revision, int(exchange.at // 3600))
+        try:
+            layout = self._layout(exchange)
+        except Unreadable:
+            self._count("unreadable", 1)
+            return
+        if key in self._tables and self._tables[key][1] is not layout:
+            self._write(key)  # another bundle under the same revision
         if key not in self._tables:
-            try:
-                layout = self._layout(exchange)
-            except Unreadable:
-                self._count("unreadable", 1)
-                return
             self._tables[key] = (Table(layout), layout, time.monotonic() + self._roll_seconds)
         table = self._tables[key][0]
         table.add(exchange)
-        if table.rows >= MOST_ROWS or table.bytes >= MOST_BYTES:
+        self._bytes += exchange.bytes
+        if table.rows >= MOST_ROWS:
             self._write(key)
+        elif self._bytes >= MOST_BYTES:
+            for one in list(self._tables):
+                self._write(one)
 
     def _until_due(self) -> float:
         due = min((due for _, _, due in self._tables.values()), default=time.monotonic() + 60.0)
@@ -104,6 +111,7 @@ class Store:
 
     def _write(self, key: Key) -> None:
         table, layout, _ = self._tables.pop(key)
+        self._bytes -= table.bytes
         if not table.rows:
             self._count("written", table.exchanges)
             return

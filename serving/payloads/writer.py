@@ -64,8 +64,11 @@ class Writer:
             for kind, content in frames.feed(piece):
                 self._take(kind, content)
         deadline = time.monotonic() + self._grace
-        for sink in self._sinks.values():
-            sink.close(deadline)
+        closing = [threading.Thread(target=sink.close, args=(deadline,)) for sink in self._sinks.values()]
+        for thread in closing:  # at once: one that takes nothing must not take the time of the other
+            thread.start()
+        for thread in closing:
+            thread.join()
         with self._lock:
             for name in self._sinks:
                 ended = sum(number for key, number in self._counts.items() if name in key.split("."))

@@ -152,7 +152,7 @@ def test_a_sink_that_fails_costs_its_events_and_nothing_else(http, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["nobody listens", "it never answers"])
-def test_shutting_down_takes_no_longer_than_it_may_whatever_the_sink_does(http, way):
+def test_shutting_down_takes_no_longer_than_it_may_whatever_the_sink_does(http, way, tmp_path):
     http.delay = 60.0
     url = http.url if way == "it never answers" else Sink().url
 
@@ -162,11 +162,12 @@ def test_shutting_down_takes_no_longer_than_it_may_whatever_the_sink_does(http, 
         await asyncio.sleep(0.3)
 
     began = time.monotonic()
-    counts = logged(Settings(url=url), during, seconds=1.5)
+    counts = logged(Settings(url=url, store=f"file://{tmp_path}"), during, seconds=2.5)
     assert time.monotonic() - began < 10
     assert balanced(counts, "http")
     assert counts["written.http"] == 0
     assert counts["dropped.http.closing"] > 0
+    assert counts["written.store"] == 50
 
 
 def test_what_does_not_fit_is_dropped_and_memory_stays_bounded(tmp_path):

@@ -124,6 +124,16 @@ def test_a_part_that_cannot_be_written_is_tried_again_and_then_counted(tmp_path,
     assert f"{tmp_path}/file" in said[0]
 
 
+def test_another_bundle_under_the_same_revision_gets_a_part_of_its_own(tmp_path):
+    layouts = {"one": Layout(numbers("a"), (), raw=False), "two": Layout(numbers("b"), (), raw=False)}
+    store = Store(Settings(store=f"file://{tmp_path}"), lambda one: layouts[one.id], lambda *_: None, print)
+    for name in ("one", "two"):
+        store.offer(exchange({"instances": [{"a": 1, "b": 2}]}, v1_reply(0.75), id=name))
+    store.close(time.monotonic() + 60)
+    found = duckdb.sql(f"SELECT id, a, b FROM read_parquet('{tmp_path}/**/*.parquet', union_by_name=true) ORDER BY id")
+    assert found.fetchall() == [("one", 1, None), ("two", None, 2)]
+
+
 @pytest.mark.parametrize("name", ["a/b", "../up", "é x"])
 def test_odd_names_stay_inside_the_store(tmp_path, name):
     rows = parts(tmp_path / "in", [exchange({"instances": [ROW]}, v1_reply(0.75), model=name, revision=name)], schema())
