@@ -1,7 +1,8 @@
 """The models that are served: trained by the suite's own step, and written once more in the form that peers load."""
 
 import json
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ class Served:
     columns: list[str]
     rows: list[list[Any]]
 
+    @property
+    def is_onnx(self) -> bool:
+        """Whether the bundle is served by onnxruntime."""
+        return bool(json.loads((self.bundle / "bundle.json").read_text())["runtime"] == "onnx")
+
     def objects(self, rows: list[list[Any]]) -> list[dict[str, Any]]:
         """Rows keyed by column."""
         return [dict(zip(self.columns, row, strict=True)) for row in rows]
@@ -46,13 +52,22 @@ def make(name: str, folder: Path, trainer: str = "") -> Served:
     return _written(name, features, bundle, folder)
 
 
+def natively(model: Served, folder: Path) -> Served:
+    """A copy whose manifest says that the framework itself serves it."""
+    shutil.copytree(model.bundle, folder)
+    manifest = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps({**manifest, "runtime": "native"}))
+    return replace(model, bundle=folder)
+
+
 def _written(name: str, features: Path, bundle: Path, folder: Path) -> Served:
     import pandas as pd
 
     test = pd.read_parquet(features / "test.parquet").drop(columns="target", errors="ignore").dropna()
     peers = folder / "peers"
     peers.mkdir()
-    (peers / "model.onnx").write_bytes((bundle / "model.onnx").read_bytes())
+    if (bundle / "model.onnx").exists():
+        shutil.copy(bundle / "model.onnx", peers)
     matrix = None
     if (bundle / "model.skops").exists():
         matrix = _for_scikit_learn(bundle, peers, folder) if name == "numeric" else None
