@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,18 @@ def test_a_pipeline_in_a_repository_of_ones_own_passes_everything_at_once(tmp_pa
     assert "build/weekly-words.yaml" in said
     assert "4 passed" in said
     assert "| `text` | string |" in (tmp_path / "docs" / "components" / "count_words.md").read_text()
+    # As a user's mypy sees it that has the wheel, which says that it is typed; kfp says nothing of itself.
+    (tmp_path / "mypy.ini").write_text(
+        "[mypy]\nstrict = true\ndisallow_untyped_decorators = false\nfollow_imports = silent\n"
+        f"mypy_path = {ROOT}\n[mypy-kfp.*]\nignore_missing_imports = true\n"
+    )
+    assert "no issues found in 10 source files" in done([sys.executable, "-m", "mypy", "."], tmp_path)
+
+
+def test_the_wheel_says_that_its_packages_are_typed():
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "py.typed" in told["package-data"]["*"]
+    assert all((ROOT / name.rstrip("*") / "py.typed").exists() for name in told["packages"]["find"]["include"])
 
 
 def test_a_pipeline_in_this_repository_passes_everything_at_once(tmp_path):
