@@ -5,11 +5,14 @@ import signal
 import threading
 
 import duckdb
+import grpc
 import httpx
 import orjson
 import psutil
 import pytest
 
+from serving.local.processes import free_port
+from serving.server.messages import messages
 from tests.integration.test_serving_tracing import Receiver, attributes
 from tests.payload_sink import sink
 from tests.payloads import binary
@@ -56,15 +59,21 @@ def test_what_is_asked_of_a_server_and_answered_is_logged_and_traced(bundle, tmp
             "OTEL_BSP_SCHEDULE_DELAY": "200",
         }.items():
             monkeypatch.setenv(name, value)
-        server = Server(bundle, "r7", tmp_path / "log", options=("--workers", "2", "--log", "json"))
+        server = Server(
+            bundle,
+            "r7",
+            tmp_path / "log",
+            options=("--workers", "2", "--log", "json", "--grpc-port", str(port := free_port())),
+        )
         server.start()
         try:
             server.wait()
             with httpx.Client(base_url=f"http://{server.address}", headers={"traceparent": TRACEPARENT}) as client:
                 ask(client)
-                eventually(lambda: len(http.events) >= 9, 30)
-                eventually(lambda: len(receiver.spans) >= 5, 30)
-                eventually(lambda: written(client.get("/metrics").text, "written.store") == 5, 30)
+                ask_grpc(port)
+                eventually(lambda: len(http.events) >= 11, 30)
+                eventually(lambda: len(receiver.spans) >= 6, 30)
+                eventually(lambda: written(client.get("/metrics").text, "written.store") == 6, 30)
                 assert written(client.get("/metrics").text, "dropped.http.unreadable") == 0
             # Every worker has a writer; one that is killed comes back, and no prediction fails meanwhile.
             victims = [child for child in writers(server) if child.pid]
@@ -82,18 +91,20 @@ def test_what_is_asked_of_a_server_and_answered_is_logged_and_traced(bundle, tmp
 
     table = duckdb.sql(f"FROM read_parquet('{store}/**/*.parquet', union_by_name=true)").df()
     table = table[table["id"].str.startswith("ask-")].set_index("id")
-    assert sorted(table.index) == [f"ask-{name}" for name in ("arrays", "binary", "objects", "tensors", "wrong")]
+    assert sorted(table.index) == [
+        f"ask-{name}" for name in ("arrays", "binary", "grpc", "objects", "tensors", "wrong")
+    ]
     good = table.drop("ask-wrong")
-    assert good["mean_radius"].tolist() == [14.2] * 4
-    assert good["rough"].tolist() == [True] * 4
+    assert good["mean_radius"].tolist() == [14.2] * 5
+    assert good["rough"].tolist() == [True] * 5
     assert table["size"].isna().all()
     assert good["label"].isin(["Yes", "No"]).all()
-    assert (good["probability_No"] + good["probability_Yes"]).round(6).tolist() == [1.0] * 4
+    assert (good["probability_No"] + good["probability_Yes"]).round(6).tolist() == [1.0] * 5
     assert table.loc["ask-wrong", "status"] == 400
     assert set(table["revision"]) == {"r7"}
 
     kinds = {(event["id"], event["type"].rpartition(".")[2]) for event, _, _ in http.events}
-    assert {(f"ask-{name}", "response") for name in ("objects", "arrays", "tensors", "binary")} <= kinds
+    assert {(f"ask-{name}", "response") for name in ("objects", "arrays", "tensors", "binary", "grpc")} <= kinds
     assert ("ask-wrong", "response") not in kinds
     assert [body for _, _, body in http.events if b"large" in body] == []
 
@@ -125,6 +136,20 @@ def ask(client):
         reply = client.post(path, content=content, headers={"x-request-id": f"ask-{name}", **headers})
         assert reply.status_code == (400 if name == "wrong" else 200), reply.text
         assert (reply.headers["x-request-id"], reply.headers["traceparent"]) == (f"ask-{name}", TRACEPARENT)
+
+
+def ask_grpc(port):
+    """The same row over gRPC."""
+    fields = {"FP64": "fp64_contents", "BYTES": "bytes_contents", "BOOL": "bool_contents"}
+    request = messages().ModelInferRequest(model_name="ours")
+    for name, datatype, shape, values in v2(ROW):
+        tensor = request.inputs.add(name=name, datatype=datatype, shape=shape)
+        getattr(tensor.contents, fields[datatype]).extend(
+            value.encode() if datatype == "BYTES" else value for value in values
+        )
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        infer(request.SerializeToString(), metadata=[("x-request-id", "ask-grpc"), ("traceparent", TRACEPARENT)])
 
 
 def writers(server):
