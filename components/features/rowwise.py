@@ -416,9 +416,8 @@ class Cell:
                 return one
             level = FINITE
         if self.constant:
-            return (
-                one if self.code == "True" else Cell(self.engine, two.code, kind, two.missing, two.level, two.constant)
-            )
+            chosen = one if self.code == "True" else two
+            return Cell(self.engine, chosen.code, kind, chosen.missing, chosen.level, chosen.constant)
         text = f"{one.code} if {self.code} else {two.code}"
         return self.engine.make(text, (self, one, two), kind, one.missing or two.missing, level)
 

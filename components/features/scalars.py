@@ -55,9 +55,12 @@ def greatest(*values: float) -> float:
     return max(values) if all(value == value for value in values) else math.nan
 
 
-# One underscore may stand between two digits; a plus may precede another sign.
+# One underscore may stand between two digits, but not after the first eight decimals, or sixteen (DuckDB takes them by
+# eights); a plus may precede a minus.
 _NUMBER = re.compile(
-    r"\+?[+-]?(?:\d+(?:_\d+)*(?:\.(?:\d+(?:_\d+)*)?)?|\.\d+(?:_\d+)*)(?:[eE][+-]?\d+(?:_\d+)*)?", re.ASCII
+    r"""\+?-? (?: \d+(?:_\d+)* (?: \. (?!(?:\d{8})+_) (?:\d+(?:_\d+)*)? )? | \. (?!(?:\d{8})+_) \d+(?:_\d+)* )
+    (?: [eE][+-]?\d+(?:_\d+)* )?""",
+    re.ASCII | re.VERBOSE,
 )
 
 

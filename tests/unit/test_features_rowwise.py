@@ -256,6 +256,7 @@ def test_every_function_is_what_duckdb_makes_of_it(name):
         ("7 // -2", -4.0),
         ("(-8) ** (1 / 3)", None),
         ("0 ** -1", None),
+        ("coalesce(clip(None, x, 3), 7)", 7.0),
     ],
 )
 def test_corners_of_the_language(expression, expected):
