@@ -106,11 +106,15 @@ class Certificate:
         except OSError as error:  # ssl's errors are OSErrors
             raise BadInput(f"The TLS certificate {certificate} and its key cannot be used: {error}") from error
 
+    def is_current(self) -> bool:
+        """Whether the certificate in use is that of the files."""
+        return self._stamps() == self._seen
+
     def read_again(self) -> None:
         """Use the files' certificate for new connections if it has changed, and is whole."""
-        stamps = self._stamps()
-        if stamps == self._seen:
+        if self.is_current():
             return
+        stamps = self._stamps()
         try:
             self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))  # of a pair that does not match half would be taken
             self._load(self.context)
