@@ -25,6 +25,7 @@ from tests.serving_bundle import write_bundle
 from tests.serving_process import Server
 
 CLIENT = Path(__file__).parents[2] / "examples" / "edge" / "client.py"
+GUIDE = Path(__file__).parents[2] / "docs" / "edge.md"
 ALONE = (
     "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__');"
     "found = {'onnx', 'pandas', 'serving', 'components', 'pydantic'} & set(sys.modules); assert not found, found"
@@ -222,3 +223,7 @@ def test_the_command_says_what_was_written(network, tmp_path):
     failed = CliRunner().invoke(app, ["export", str(tmp_path), "--to", str(tmp_path / "other")])
     assert failed.exit_code == 1
     assert "is not a model bundle" in failed.output
+
+
+def test_the_guide_shows_the_client_that_was_run():
+    assert GUIDE.read_text().split("```python\n")[1].split("```")[0] == CLIENT.read_text()

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from serving.server.served import Served
 from tests.serving_bundle import rows, schema, write_bundle, write_manifest
 
 WIDE = EXACT_COLUMNS + 4
+GUIDE = Path(__file__).parents[2] / "docs" / "explain.md"
 
 
 def game(function, explained, background, seconds=60.0):
@@ -231,16 +233,9 @@ def test_the_reply_is_json_whatever_happened(tmp_path):
     columns = {name: values[:1] for name, values in _raw(9).items()}
     told = json.loads(json.dumps(reply(explain(served, columns, 1, seconds=30)), allow_nan=False))
     (one,) = told["explanations"]
-    assert set(one) == {
-        "class",
-        "base_value",
-        "prediction",
-        "contributions",
-        "standard_errors",
-        "permutations",
-        "background_rows",
-        "ended",
-    }
+    (shown,) = json.loads(GUIDE.read_text().split("```json")[1].split("```")[0])["explanations"]
+    assert list(one) == list(shown)
+    assert sum(shown["contributions"].values()) == pytest.approx(shown["prediction"] - shown["base_value"])
     assert set(one["contributions"]) == set(one["standard_errors"]) == set(columns)
 
 
