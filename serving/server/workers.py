@@ -222,8 +222,11 @@ class Workers:
             self._adopt(orphan)
 
     def _adopt(self, place: int) -> None:
-        """Have another worker accept the connections of a place for now."""
-        others = sorted(self._workers.values(), key=lambda worker: (not worker.is_ready, len(worker.adopted)))
+        """Have a worker accept the connections of a place whose own is gone, or is not ready again."""
+        if place in self._workers and self._workers[place].is_ready:
+            return
+        others = [worker for worker in self._workers.values() if worker.place != place]
+        others.sort(key=lambda worker: (not worker.is_ready, len(worker.adopted)))
         if others:
             others[0].adopted.add(place)
             self._say(others[0], do="adopt", place=place)
