@@ -14,7 +14,8 @@ from typing import Any
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from serving.bundle import Predictions
@@ -34,6 +35,15 @@ _SEEN = frozenset(
     {b"x-request-id", b"traceparent", b"tracestate", b"content-type", b"content-length", b"transfer-encoding"}
     | {b"expect", b"authorization", b"inference-header-content-length"}
 )
+
+
+class _Flow(FlowControl):
+    """Reads nothing from a client that does not read its replies."""
+
+    def resume_reading(self) -> None:
+        """Read on, unless replies wait to be read."""
+        if not self.write_paused:
+            super().resume_reading()
 
 
 class _NoEvent:
@@ -69,14 +79,32 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._body_bytes = 0
         self._is_refused = False
+        self._answered: Any = None
+        """The cycle that is being answered; ``self.cycle`` is the last of those that were pipelined."""
 
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, unless there are too many."""
         super().connection_made(transport)
+        self.flow = _Flow(transport)
         if len(self.connections) > self._limits.connections:
             self.refuse(NotServing(f"There are {self._limits.connections:,} connections already; try again."))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection: what is being answered is no longer written."""
+        self._disconnect()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read its replies: no more requests are read from it."""
+        super().pause_writing()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; what cannot be a request is answered and the connection closed."""
@@ -159,7 +187,7 @@ class Protocol(HttpToolsProtocol):
             self.headers += headers
             super().on_headers_complete()
             return
-        self.cycle = _Exchange(self, route, seen)  # type: ignore[assignment]  # it has what uvicorn uses of a cycle
+        self._answered = self.cycle = _Exchange(self, route, seen)  # type: ignore[assignment]  # it has what uvicorn uses of a cycle
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body."""
@@ -202,6 +230,18 @@ class Protocol(HttpToolsProtocol):
         elif not self._arriving:
             self._since = time.monotonic()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _disconnect(self) -> None:
+        """Have nothing written any more of what is being answered, or waits to be."""
+        self.pipeline.clear()
+        for cycle in (self._answered, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
     # What the process calls.
 
     def is_idle(self) -> bool:
@@ -221,6 +261,7 @@ class Protocol(HttpToolsProtocol):
             if age > self._limits.seconds:
                 self.refuse(_Slow(f"The request did not arrive within {self._limits.seconds:g} s."))
         elif self.is_idle() and age > self._limits.seconds and self.transport.get_write_buffer_size():
+            self._disconnect()
             self.transport.abort()  # the client does not read its reply
         elif self.is_idle() and age > self._limits.idle_seconds:
             self.transport.close()
@@ -239,11 +280,10 @@ class Protocol(HttpToolsProtocol):
                 self.pipeline.popleft()
             if waits or not cycle.more_body:
                 return  # proper requests came before this one: they are answered, and then the connection closed
+            self._disconnect()
             if cycle.response_started:
                 self.transport.close()
                 return
-            cycle.disconnected = True
-            cycle.message_event.set()
         body = error_body(str(failure))
         head = [STATUS_LINE[failure.status], b"content-type: application/json\r\nconnection: close\r\n"]
         head += [f"{name}: {value}\r\n".encode() for name, value in failure.headers.items()]

@@ -20,8 +20,12 @@ LIMITS = "--max-body-bytes=20000 --request-seconds=1 --idle-seconds=3 --max-conn
 class Connection:
     """A raw connection."""
 
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+    def __init__(self, port, receive_buffer=0):
+        self.socket = socket.socket()
+        self.socket.settimeout(10)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.connect(("127.0.0.1", port))
         self._rest = b""
 
     def send(self, data):
@@ -260,6 +264,20 @@ def test_a_client_that_leaves_in_the_middle_is_forgotten(port):
         assert connection.send(post()).reply()[0] == 200
 
 
+def test_no_more_is_read_from_a_client_that_reads_no_replies(port):
+    """The kernel holds a few megabytes for both sides; the server would hold the rest, were it to read on."""
+    with Connection(port, receive_buffer=65_536) as connection:
+        connection.socket.settimeout(0.5)
+        sent = 0
+        request = post(json.dumps({"instances": [ROW] * 100}).encode())
+        with pytest.raises(TimeoutError):
+            while sent < 60_000_000:
+                connection.send(request)
+                sent += len(request)
+    with Connection(port) as connection:
+        assert connection.send(post()).reply()[0] == 200
+
+
 def test_too_many_connections_are_told_to_come_back(port):
     held = [Connection(port) for _ in range(60)]
     try:
@@ -280,7 +298,7 @@ def test_too_many_connections_are_told_to_come_back(port):
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
-        (b"GET /v1/models/m:explain HTTP/1.1\r\nHost: m\r\n\r\n", 404),
+        (b"GET /v1/models/m:predict HTTP/1.1\r\nHost: m\r\n\r\n", 405),
         (b"DELETE /v2/models/m/infer HTTP/1.1\r\nHost: m\r\n\r\n", 405),
         (post(path="/v1/models/other:predict"), 404),
         (post(path="/v2/models/m/versions/9/infer"), 404),
