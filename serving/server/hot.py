@@ -10,6 +10,7 @@ It also keeps the limits that uvicorn has none for: length of the head and the b
 
 import asyncio
 import time
+from collections import deque
 from typing import Any
 
 import httptools
@@ -38,11 +39,15 @@ _SEEN = frozenset(
 
 
 class _Flow(FlowControl):
-    """Reads nothing from a client that does not read its replies."""
+    """Reads nothing from a client that does not read its replies, or whose requests wait to be answered already."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: "deque[Any]") -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
 
     def resume_reading(self) -> None:
-        """Read on, unless replies wait to be read."""
-        if not self.write_paused:
+        """Read on, if nothing speaks against it."""
+        if not self.write_paused and not self._pipeline:
             super().resume_reading()
 
 
@@ -87,7 +92,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, unless there are too many."""
         super().connection_made(transport)
-        self.flow = _Flow(transport)
+        self.flow = _Flow(transport, self.pipeline)
         if len(self.connections) > self._limits.connections:
             self.refuse(NotServing(f"There are {self._limits.connections:,} connections already; try again."))
 
@@ -221,14 +226,15 @@ class Protocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
         elif self._is_refused:
             self.transport.close()
+            return
         elif not self._arriving:
             self._since = time.monotonic()
+        self.flow.resume_reading()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answered = cycle
