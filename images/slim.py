@@ -29,11 +29,24 @@ EVERYWHERE = (
 )
 """Below site-packages."""
 
+API = ("evidently/tests",)
+"""What is called like tests and is none."""
+
 UNUSED = {
-    # KServe asks for what generates its gRPC code, and for images in requests; the server has neither.
-    "serving": ("grpc_tools", "grpcio_tools-*", "PIL", "pillow-*", "pillow.libs", "setuptools", "setuptools-*"),
+    # Evidently asks for them: for its user interface, made-up data, notebooks, and statistics that our reports lack.
+    "data": (
+        *("faker", "faker-*", "jupyterlab_plotly", "uvloop", "uvloop-*", "watchfiles", "watchfiles-*", "websockets"),
+        *("websockets-*", "formulaic", "formulaic-*", "interface_meta", "interface_meta-*", "patsy", "patsy-*"),
+        *("statsmodels", "statsmodels-*"),
+    ),
 }
 """Libraries that an image's own libraries ask for and do not import."""
+
+KEPT = {
+    # The server reads one module of it from its file, and finds that by the package's place.
+    "kserve": ("__init__.py", "protocol/grpc/grpc_predict_v2_pb2.py"),
+}
+"""Libraries of which only this is used, wherever they are."""
 
 
 def slim(group: str, packages: Path) -> int:
@@ -41,8 +54,15 @@ def slim(group: str, packages: Path) -> int:
     freed = 0
     for pattern in (*EVERYWHERE, *UNUSED.get(group, ())):
         for path in packages.glob(pattern):
+            if path.relative_to(packages).as_posix() in API:
+                continue
             freed += _size(path)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name, kept in KEPT.items():
+        for path in [path for path in (packages / name).rglob("*") if not path.is_dir()]:
+            if path.relative_to(packages / name).as_posix() not in kept:
+                freed += _size(path)
+                path.unlink()
     return freed
 
 

@@ -10,19 +10,25 @@ import time
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import yaml
 
 from components import images
 from serving.local.processes import free_port
+from serving.server.grpc import SERVICE
+from serving.server.messages import messages
 from tests import image_imports, serving_bundle
 from tests.serving_process import ROW
 
 GOLDEN = image_imports.ROOT / "tests/golden"
 TRAINING = ("train-sklearn", "train-torch", "train-tensorflow")
+SERVE = ("serving", *TRAINING)
+"""The images that hold the server."""
 
 _ELSEWHERE = "the trainers of this framework run in its own image"
 _NATIVE = "what ONNX cannot express is evaluated and served where its framework is"
+_TABLES = "a request's features are computed row by row; tables are what training reads"
 _DATABASE = "on a cluster MLflow is a server; its database is opened on a laptop"
 ABSENT: dict[str, dict[str, str]] = {
     "data": {},
@@ -34,6 +40,7 @@ ABSENT: dict[str, dict[str, str]] = {
     },
     "serving": {
         **dict.fromkeys(("torch", "tensorflow", "keras", "h5py", "safetensors", "skops"), _NATIVE),
+        **dict.fromkeys(("ibis", "pandas", "pyarrow"), _TABLES),
     },
     "train-sklearn": dict.fromkeys(("torch", "tensorflow", "keras", "h5py"), _ELSEWHERE),
     "train-torch": dict.fromkeys(("tensorflow", "keras", "h5py"), _ELSEWHERE),
@@ -63,8 +70,8 @@ def _groups(image: str) -> tuple[str, ...]:
 def entries(group: str) -> set[str]:
     """The modules that what runs in an image begins with."""
     begun = {module for source in STEPS[group].values() for module in image_imports.of_source(source).ours}
-    if group == "serving" or group in TRAINING:
-        begun |= {"serving.server"}
+    if group in SERVE:
+        begun |= {"serving.server.__main__"}
     if group in TRAINING:
         begun |= {"components.train.trainjob.worker"}
     return begun
@@ -110,12 +117,16 @@ def missing(group: str, python: Path) -> dict[str, Any]:
 
 
 def served(python: Path) -> float:
-    """Serve a real bundle with an environment's server; the seconds from the process's start until it is ready."""
+    """Serve a real bundle with an environment's server; the seconds from the process's start until it is ready.
+
+    It answers over HTTP and over gRPC.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         serving_bundle.write_bundle(folder / "bundle")
-        port = free_port()
-        command = [python, "-P", "-m", "serving.server", "--name=ours", f"--port={port}", f"--bundle={folder}/bundle"]
+        port, grpc_port = free_port(), free_port()
+        command = [python, "-P", "-m", "serving.server", "--name=ours", f"--bundle={folder}/bundle"]
+        command += [f"--port={port}", f"--grpc-port={grpc_port}"]
         began = time.monotonic()
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env={"PATH": os.environ["PATH"]})
@@ -128,6 +139,7 @@ def served(python: Path) -> float:
                 seconds = time.monotonic() - began
                 answer = httpx.post(f"http://127.0.0.1:{port}/v1/models/ours:predict", json={"instances": [ROW]})
                 assert answer.status_code == 200, answer.text
+                assert _ready(grpc_port)
             finally:
                 server.kill()
                 server.wait()
@@ -141,6 +153,41 @@ def _answers(url: str) -> bool:
         return False
 
 
+_REPORT = """
+import sys
+from pathlib import Path
+from components.ingest.run import run as ingest
+from components.validate.run import run as validate
+folder = Path(sys.argv[1])
+rows = [f"{n % 50},{'Yes' if n % 3 else 'No'},{n * 0.5},2026-01-{n % 28 + 1:02}" for n in range(400)]
+(folder / "data.csv").write_text("\\n".join(["age,churn,total,since", *rows]))
+ingest(str(folder / "data.csv"), "", {}, folder / "snapshot")
+validate(folder / "snapshot", "customers", "churn", 0.05, "", folder / "q", folder / "c", folder / "report.html")
+"""
+
+
+def reported(python: Path) -> int:
+    """Check a snapshot and write its report, figures and all, with an environment's libraries; the report's bytes."""
+    with tempfile.TemporaryDirectory() as temporary:
+        env = {"PATH": "", "HOME": "/nonexistent", "SLUICEWAY_HOME": f"{temporary}/home"}
+        subprocess.run([python, "-c", _REPORT, temporary], check=True, env=env, cwd=temporary)
+        report = Path(temporary, "report.html").read_text("utf-8")
+    assert "plotly" in report.lower()
+    return len(report)
+
+
+def _ready(port: int) -> bool:
+    """Whether the model is ready, by gRPC."""
+    types: Any = messages()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        ask = channel.unary_unary(
+            f"/{SERVICE}/ModelReady",
+            request_serializer=types.ModelReadyRequest.SerializeToString,
+            response_deserializer=types.ModelReadyResponse.FromString,
+        )
+        return bool(ask(types.ModelReadyRequest(name="ours"), timeout=10).ready)
+
+
 def use(group: str, python: Path) -> str:
     """Import what the image's steps import, and serve where it is a server's; returns what was done.
 
@@ -149,6 +196,8 @@ def use(group: str, python: Path) -> str:
     """
     lacks = missing(group.removesuffix("-cuda"), python)
     assert not lacks, f"python-{group}: {lacks}"
+    if group == "data":
+        return f"all that its steps import is there, and a report of {reported(python) / 1e6:.1f} MB is written"
     if group != "serving":
         return "all that its steps import is there"
     return f"all that it imports is there, and a bundle is served after {served(python):.1f} s"

@@ -24,8 +24,10 @@ INDIRECT = {
 @pytest.fixture(scope="module")
 def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     group: str = request.param
-    requirements = linked_environment.group(group)
-    return linked_environment.make(tmp_path_factory.mktemp(group), linked_environment.closure(requirements))
+    libraries = linked_environment.closure(linked_environment.group(group))
+    if group in image_use.SERVE:
+        libraries |= {requirement.name for requirement in linked_environment.group("messages")}
+    return linked_environment.make(tmp_path_factory.mktemp(group), libraries)
 
 
 @pytest.mark.parametrize(

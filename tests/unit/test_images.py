@@ -142,10 +142,24 @@ def test_the_build_is_given_just_what_the_dockerfile_copies():
     assert "*" in lines
 
 
-@pytest.mark.parametrize("pattern", [*slim.EVERYWHERE, *slim.UNUSED["serving"]])
+@pytest.mark.parametrize("pattern", [*slim.EVERYWHERE, *slim.UNUSED["data"], *slim.API])
 def test_what_is_taken_out_of_the_images_is_there_to_be_taken_out(pattern):
     packages = Path(sysconfig.get_path("purelib"))
     assert next(packages.glob(pattern), None), "the library has changed: look again at what it carries"
+
+
+def test_what_looks_like_tests_and_is_used_stays_and_of_kserve_only_the_messages(tmp_path):
+    files = ["evidently/tests/numerical.py", "numpy/tests/a.py", "evidently/__init__.py", "statsmodels/api.py"]
+    kept = [f"kserve/{name}" for name in slim.KEPT["kserve"]]
+    for name in [*files, *kept, "kserve/model.py", "kserve/protocol/grpc/server.py"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    freed = slim.slim("data", tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"evidently/tests/numerical.py", "evidently/__init__.py", *kept}
+    assert freed == 4
+    packages = Path(sysconfig.get_path("purelib"))
+    assert all((packages / name).is_file() for name in kept), "KServe has changed: look where its messages are"
 
 
 def pushed(folder, **digests):
