@@ -120,7 +120,7 @@ stop: ## end the services on this machine and everything they started
 	@if [ -x $(BIN)/sluiceway ]; then $(BIN)/sluiceway stop; else echo "nothing was running"; fi
 
 clean: stop ## end the services, then remove the environment and all local state
-	@rm -rf $(VENV) .venv-infra .venv-ci .venv-airflow .venv-audit .sluiceway build .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .venv-infra .venv-ci .venv-airflow .venv-audit .bench .sluiceway build .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
 # An environment is made anew only when what it is made from has changed.
 $(VENV)/python.stamp: pyproject.toml constraints.txt

@@ -48,12 +48,21 @@ class Load:
 
 @dataclass(frozen=True)
 class Offered:
-    """What an open loop measured, one entry per request: s when it was due, s it took from then, its status."""
+    """What an open loop measured.
+
+    Attributes:
+        due: when each request was due, s.
+        seconds: what it took from then; NaN where it was never answered.
+        status: of its reply; 0 where it was never answered.
+        late: share that the generator sent over a millisecond late although a connection was free.
+        rude: refusals without ``Retry-After``.
+    """
 
     due: NDArray[np.float64]
     seconds: NDArray[np.float64]
     status: NDArray[np.int64]
     late: float
+    rude: int = 0
 
     def between(self, begin: float, end: float) -> "Offered":
         """Those that were due in a window."""
@@ -112,7 +121,11 @@ def offered(
     """Load at given rates, (requests per second, seconds) each, whatever the server does."""
     found = _generate(port, requests, connections, core, {"phases": phases})
     return Offered(
-        np.array(found["due"]), np.array(found["seconds"], dtype=float), np.array(found["status"]), found["late"]
+        np.array(found["due"]),
+        np.array(found["seconds"], dtype=float),
+        np.array(found["status"]),
+        found["late"],
+        found["rude"],
     )
 
 

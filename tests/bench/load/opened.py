@@ -38,7 +38,8 @@ def open_loop(
     Returns:
         ``due`` (s since the start), ``seconds`` (latency from then; NaN: never answered) and ``status`` (0: broken or
         never answered), as lists in the order of replies; ``most``, the largest number that waited for a connection;
-        and ``late``, the share of requests that were sent over a millisecond late although a connection was free.
+        ``late``, the share of requests that were sent over a millisecond late although a connection was free; and
+        ``rude``, how many refusals came without ``Retry-After``.
     """
     pool = Pool(address, connections)
     arrivals = _arrivals(phases, seed)
@@ -47,7 +48,7 @@ def open_loop(
     backlog: deque[int] = deque()
     due_at, took, status = array("Q"), array("q"), array("H")
     poll, by_fd, kinds = pool.epoll.poll, pool.by_fd, len(requests)
-    total, upcoming, most, late, sent = len(arrivals), 0, 0, 0, 0
+    total, upcoming, most, late, sent, rude = len(arrivals), 0, 0, 0, 0, 0
     start = clock()
     due = (arrivals + start).tolist()
     deadline = int(due[-1] + PATIENCE * 1e9)
@@ -87,6 +88,7 @@ def open_loop(
                 due_at.append(connection.began)
                 took.append(now - connection.began)
                 status.append(int(reply[9:12] or 0))
+                rude += status[-1] in (429, 503) and b"etry-after:" not in reply.lower()
             if renew or b"onnection: close" in reply[: reply.find(b"\r\n\r\n")]:
                 pool.renew(connection)
             connection.began = 0
@@ -102,6 +104,7 @@ def open_loop(
         "seconds": np.concatenate([np.frombuffer(took, dtype=np.int64) / 1e9, np.full(len(waiting), np.nan)]).tolist(),
         "status": [*status, *[0] * len(waiting)],
         "most": most,
+        "rude": rude,
         "late": late / total,
     }
 

@@ -10,7 +10,8 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -43,6 +44,10 @@ class Peer:
     environment: Callable[[Served], dict[str, str]] = lambda _: {}
     only: str = ""
 
+    def named(self, name: str) -> "Peer":
+        """The same, of our own servers, for a model of another name."""
+        return replace(self, command=partial(_ours, name=name), ready=f"/v2/models/{name}/ready")
+
 
 @dataclass(frozen=True)
 class Running:
@@ -51,6 +56,11 @@ class Running:
     port: int
     process: psutil.Process
     seconds_to_ready: float
+
+    def processor_seconds(self) -> float:
+        """What its processes have used of processors."""
+        times = [one.cpu_times() for one in [self.process, *self.process.children(recursive=True)]]
+        return sum(one.user + one.system for one in times)
 
     def memory(self) -> tuple[float, float]:
         """RSS and PSS of the processes that serve, MB; where there are several, all together."""
@@ -123,8 +133,8 @@ def v2_columns(model: Served, rows: Rows) -> bytes:
     return post("/v2/models/model/infer", dumps({"id": "1", "inputs": inputs}))
 
 
-def _ours(model: Served, port: int) -> list[str]:
-    options = ["--bundle", str(model.bundle), "--name", "model", "--port", str(port)]
+def _ours(model: Served, port: int, name: str = "model") -> list[str]:
+    options = ["--bundle", str(model.bundle), "--name", name, "--port", str(port)]
     return [sys.executable, "-m", "serving.server", *options]
 
 
