@@ -87,21 +87,22 @@ def _from_registry(uri: str, home: Path) -> Fetched:
     if match is None:
         raise BadInput(f"{uri!r} names no model: write models:/NAME@ALIAS or models:/NAME/VERSION.")
     name = match["name"]
-    found = _version(name, match["alias"], match["version"])
+    found, location = _version(name, match["alias"], match["version"])
     version = str(found.version)
     # A registry may be made anew, and number its versions from 1 again: the run is another then.
     mark = hashlib.sha256(f"{name}\0{version}\0{found.run_id}\0{found.source}".encode()).hexdigest()[:16]
     folder = home / "served" / f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)}-{version}-{mark}"
     if not _verifies(folder):
         with whole_folder(folder) as aside:
-            fetched = download(f"models:/{name}/{version}", aside / "fetched")
+            fetched = download(location, aside / "fetched")
             for child in list(fetched.iterdir()):
                 child.rename(aside / child.name)
             _remove_empty(aside / "fetched")
     return Fetched(folder, name, f"{name}-{version}")
 
 
-def _version(name: str, alias: str | None, version: str | None) -> "ModelVersion":
+def _version(name: str, alias: str | None, version: str | None) -> "tuple[ModelVersion, str]":
+    """A version, and where its bundle is: MLflow looks for ``models:/`` in the registry of its own settings only."""
     from mlflow.exceptions import MlflowException
 
     from components.register import registry
@@ -119,10 +120,10 @@ def _version(name: str, alias: str | None, version: str | None) -> "ModelVersion
                 if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     raise
                 found = None
-    if found is None:
-        wanted = f"with the alias {alias}" if alias else f"{version}"
-        raise BadInput(f"The registry has no version {wanted} of {name}: the model's page in MLflow lists them.")
-    return found
+        if found is not None:
+            return found, mlflow.get_model_version_download_uri(name, str(found.version))
+    wanted = f"with the alias {alias}" if alias else f"{version}"
+    raise BadInput(f"The registry has no version {wanted} of {name}: the model's page in MLflow lists them.")
 
 
 def _verifies(folder: Path) -> bool:

@@ -21,6 +21,7 @@ from components.register.publish import local_path
 from components.register.run import register
 from components.train.run import train
 from serving.bundle import verify
+from serving.fetch import fetch
 from tests.feature_sets import feature_set, sklearn_frame
 
 NAME = "cancer"
@@ -113,6 +114,26 @@ def test_registering_again_finds_the_version_and_moves_nothing(made, sqlite):
     assert len(versions()) == 1
     other = go(made, seed=1)
     assert (other.version, alias("challenger")) == ("2", "2")
+
+
+def test_serve_fetches_a_version_by_alias_or_number_once_and_again_when_it_is_damaged(made, sqlite, tmp_path):
+    go(made)
+    by_alias = fetch(f"models:/{NAME}@challenger", tmp_path)
+    assert (by_alias.name, by_alias.revision) == (NAME, f"{NAME}-1")
+    assert verify(by_alias.folder) == verify(made / "bundle0")
+    model = by_alias.folder / "model.onnx"
+    whole, since = model.read_bytes(), model.stat().st_mtime_ns
+    assert fetch(f"models:/{NAME}/1", tmp_path) == by_alias
+    assert model.stat().st_mtime_ns == since
+    model.write_bytes(b"damaged")
+    assert fetch(f"models:/{NAME}/1", tmp_path) == by_alias
+    assert model.read_bytes() == whole
+    for unknown in (f"models:/{NAME}@champion", f"models:/{NAME}/7", "models:/nobody/1"):
+        with pytest.raises(BadInput, match="The registry has no version"):
+            fetch(unknown, tmp_path)
+    for wrong in ("models:/", f"models:/{NAME}", f"models:/{NAME}/latest"):
+        with pytest.raises(BadInput, match="names no model"):
+            fetch(wrong, tmp_path)
 
 
 class _Interrupted(Exception):
