@@ -1,5 +1,7 @@
 """One loaded model: warmed up, measured, and ready to answer."""
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +43,8 @@ class Served:
         self.model = model
         self.runtime = "onnxruntime" if model.runtime == "onnx" else model.manifest.framework
         self.reader = Reader(model.schema)
+        # An explanation is scored in a thread of its own, beside predictions.
+        self._one_at_a_time = contextlib.nullcontext() if self.is_parallel else threading.Lock()
         self._matrix: Callable[[NDArray[np.float64]], Predictions] | None = model.matrix_scorer()
         self._warm_up()
 
@@ -70,7 +74,8 @@ class Served:
             if self._matrix is not None:
                 return self._matrix(typed)
             typed = {name: typed[:, place] for name, place in self.reader.index.items()}
-        return self.model.predict_typed(typed)
+        with self._one_at_a_time:
+            return self.model.predict_typed(typed)
 
     def score_columns(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> Predictions:
         """Predict from raw input columns by name, all of one length, in any thread.
