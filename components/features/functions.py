@@ -74,6 +74,12 @@ class Function:
         return self.kinds[min(index, len(self.kinds) - 1)]
 
 
+def negate(value: "ir.Value") -> "ir.Value":
+    """Not true; as a comparison, since Ibis writes ``NOT (x) IS NULL`` and ``NOT (x) < y``: SQL negates those whole."""
+    result: ir.Value = value == engine_of(value).literal(False)
+    return result
+
+
 def divide(left: "ir.Value", right: "ir.Value") -> "ir.Value":
     """A quotient; missing when the divisor is zero."""
     return left / right.nullif(0.0)

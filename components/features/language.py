@@ -156,7 +156,7 @@ class _Compiler:
 
     def _unary(self, node: ast.UnaryOp) -> "ir.Value":
         if isinstance(node.op, ast.Not):
-            return ~self._of_kind(node.operand, TRUTH)
+            return functions.negate(self._of_kind(node.operand, TRUTH))
         if isinstance(node.op, ast.USub):
             return -self._of_kind(node.operand, NUMBER)
         if isinstance(node.op, ast.UAdd):
@@ -196,7 +196,7 @@ class _Compiler:
             if not isinstance(right, ast.Tuple | ast.List) or not right.elts:
                 self._refuse(right, '"in" needs a list, as in plan in ("a", "b")')
             found = self._equal_to_one(node, left, right.elts)
-            return found if isinstance(operator, ast.In) else ~found
+            return found if isinstance(operator, ast.In) else functions.negate(found)
         compare = _COMPARISONS.get(type(operator))
         if compare is None:
             self._refuse(node, "the comparisons are == != < <= > >= and in")
