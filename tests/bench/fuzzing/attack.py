@@ -22,7 +22,6 @@ class Attack:
         pieces: into how many parts it is cut on its way.
         has_body: whether replies carry one (not those to HEAD).
         names_field: whether a 400 has to say which field is wrong.
-        overload: whether 503 is an answer, since too much at once is the point.
     """
 
     kind: str
@@ -32,7 +31,6 @@ class Attack:
     pieces: int = 1
     has_body: bool = True
     names_field: bool = False
-    overload: bool = False
 
     def save(self, folder: Path, number: int, problems: list[str]) -> Path:
         """Keep it for a replay."""

@@ -18,6 +18,10 @@ _LEAKS = re.compile(
 )
 
 
+_FIELDS = ("instances", "inputs", "outputs", "id", "parameters", "body", "tensor", "tensors")
+_FIELDS += ("Inference-Header-Content-Length",)
+
+
 def problems(attack: Attack, exchange: Exchange, target: Target) -> list[str]:
     """What is wrong with how an attack was answered; nothing where it was answered well."""
     said = []
@@ -36,7 +40,7 @@ def problems(attack: Attack, exchange: Exchange, target: Target) -> list[str]:
 
 def _reply(attack: Attack, reply: Reply, target: Target) -> list[str]:
     said = []
-    if reply.status >= 500 and not (attack.overload and reply.status == 503 and "retry-after" in reply.headers):
+    if reply.status >= 500:
         said.append(f"status {reply.status}: {reply.body[:200]!r}")
     for leak in _LEAKS.finditer(reply.body):
         if leak.group() not in attack.wire and not _told_of_the_wire(leak.group(), attack):
@@ -70,13 +74,13 @@ def _refusal(attack: Attack, reply: Reply, target: Target) -> list[str]:
 
 
 def _names_field(message: str, target: Target) -> bool:
-    fields = ["instances", "inputs", "outputs", "id", "parameters", "body", "tensor", "Inference-Header-Content-Length"]
-    return any(name in message for name in [*fields, *(name for name, _ in target.columns)])
+    fields = [*_FIELDS, *(name for name, _ in target.columns)]
+    return any(re.search(rf"\b{re.escape(name)}\b", message) for name in fields)
 
 
 def _prediction(reply: Reply, target: Target) -> list[str]:
     try:
-        document = json.loads(reply.body) if b"inference-header" not in reply.body else {}
+        document = json.loads(reply.body)
     except ValueError:
         return []  # binary tensors
     rows = document.get("predictions") if isinstance(document, dict) else None

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.bench.load.connections import Pool
+from tests.bench.load.connections import Connection, Pool
 from tests.bench.load.latency import Latencies
 
 FLUSH = 65_536
@@ -95,20 +95,22 @@ def closed_loop(
         turn = (turn + 1) & 0xFFFF
         return turns[turn]
 
+    unsent: set[Connection] = set()
+    by_fd, poll = pool.by_fd, pool.epoll.poll
     for connection in pool.all:
         kind = following()
         connection.send(requests[kind], kind, clock())
-    by_fd, poll = pool.by_fd, pool.epoll.poll
+        if connection.unsent:
+            unsent.add(connection)
     now = start
     while now < end and not (count and counted >= count):
-        for fd, _ in poll(1):
+        for fd, _ in poll(0.001 if unsent else 1):
             connection = by_fd[fd]
             try:
-                if connection.unsent:
-                    connection.push()
                 reply = connection.receive()
             except OSError:
                 outcome.broken += 1
+                unsent.discard(connection)
                 pool.renew(connection)
                 connection.send(requests[connection.kind], connection.kind, clock())
                 continue
@@ -123,8 +125,12 @@ def closed_loop(
                     outcome.different.append(wrong)
             kind = following()
             connection.send(requests[kind], kind, now)
-        for connection in [one for one in pool.all if one.unsent]:
+            if connection.unsent:
+                unsent.add(connection)
+        for connection in list(unsent):  # large requests only
             connection.push()
+            if not connection.unsent:
+                unsent.discard(connection)
         if len(times) >= FLUSH or now >= end:
             outcome.latencies.add(np.frombuffer(times, dtype=np.uint64))
             times = array("Q")
