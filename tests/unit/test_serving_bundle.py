@@ -1,6 +1,7 @@
 """Bundles: what verifies, what is refused, and what raw rows become."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,7 +143,7 @@ def test_histogram_boosting_with_categories_is_trusted(tmp_path):
     np.testing.assert_array_equal(load_native(tmp_path / "model.skops").predict(data), model.predict(data))
 
 
-def test_scikit_learn_and_table_libraries_stay_out_of_a_process_that_runs_onnx(trained):
+def test_a_process_that_runs_onnx_imports_no_table_library_and_writes_nothing_at_home(trained, tmp_path):
     program = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -155,8 +156,10 @@ def test_scikit_learn_and_table_libraries_stay_out_of_a_process_that_runs_onnx(t
     )
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-c", program, trained["binary", "onnx"][0]]
-    printed = subprocess.run(command, check=True, cwd=root, capture_output=True, text=True).stdout
+    env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    printed = subprocess.run(command, check=True, cwd=root, env=env, capture_output=True, text=True).stdout
     assert printed.splitlines() == ["(3, 2)", "True set()"]
+    assert list(tmp_path.iterdir()) == []  # such as what onnxruntime would report to its maker
 
 
 def test_a_missing_input_column_is_named_and_an_extra_one_ignored(trained):
