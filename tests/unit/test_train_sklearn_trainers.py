@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -224,6 +226,23 @@ def test_the_native_model_is_loaded_and_predicts_without_its_graph(tmp_path, mix
     if made.manifest.runtime == "native":  # a difference of exactly nothing is possible
         assert np.abs(native.predict(rows) - load(tmp_path / "onnx").predict(rows)).max() < 1e-9
     assert hasattr(load_native(tmp_path / "native" / NATIVE_FILES["sklearn"]), "predict_proba")
+
+
+SAVED = """
+import sys
+from pathlib import Path
+from sklearn.linear_model import LogisticRegression
+from components.train.sklearn.fitted import FittedPipeline
+
+FittedPipeline(LogisticRegression().fit([[0], [1]], [0, 1])).save(Path(sys.argv[1]))
+print("torch" in sys.modules)
+"""
+
+
+def test_a_model_is_saved_without_pytorch_which_takes_seconds_to_import(tmp_path):
+    saved = subprocess.run([sys.executable, "-c", SAVED, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert saved.stdout.split() == ["False"]
+    assert list(tmp_path.iterdir())
 
 
 def test_a_calibrated_forest_is_written_once(tmp_path, mixed):

@@ -1,8 +1,11 @@
 """A fitted scikit-learn pipeline as the trainer contract wants it."""
 
+import importlib
+import sys
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from zipfile import ZIP_DEFLATED
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 REQUIREMENTS = ("scikit-learn", "skops", "numpy", "pandas", "scipy")
 ROWS_AT_ONCE = 16_384
 _FILE = NATIVE_FILES["sklearn"]
+_ADAPTER = "sklearn.externals.array_api_compat.torch"
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,10 @@ class FittedPipeline:
         Raises:
             BadBundle: it holds a type that is not on the list of :mod:`serving.trust`.
         """
-        import skops.io
-
         from serving.trust import check
 
         path = folder / _FILE
-        skops.io.dump(self.pipeline, path, compression=ZIP_DEFLATED, compresslevel=1)
+        _skops_io().dump(self.pipeline, path, compression=ZIP_DEFLATED, compresslevel=1)
         types = check(path)
         entry = {
             "code": None,
@@ -90,3 +92,19 @@ class FittedPipeline:
         from sklearn.ensemble._forest import BaseForest
 
         return isinstance(self.pipeline.steps[-1][1], BaseForest)
+
+
+def _skops_io() -> ModuleType:
+    """skops, without PyTorch where that is installed.
+
+    skops lists scikit-learn's estimators when it is imported; for that scikit-learn imports all of its packages, among
+    them the adapter to PyTorch, which takes two seconds. None in its place is taken for a package that is not there.
+    """
+    if _ADAPTER in sys.modules:
+        return importlib.import_module("skops.io")
+    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
+    modules[_ADAPTER] = None
+    try:
+        return importlib.import_module("skops.io")
+    finally:
+        del modules[_ADAPTER]
