@@ -97,6 +97,7 @@ def _settings(given: argparse.Namespace) -> Settings:
             body_bytes=given.max_body_bytes,
             rows=given.max_rows,
             waiting=given.max_waiting,
+            waiting_seconds=given.max_waiting_seconds,
             connections=given.max_connections,
             seconds=given.request_seconds,
             explain_seconds=given.explain_seconds,
@@ -167,6 +168,7 @@ def _limit(made: "_Parser") -> None:
         made.option(name, into=group, type=_whole(1), default=size, help=f"{text} (default: %(default)s)")
     times = [
         ("--request-seconds", limits.seconds, "for a request to arrive, then 408; to wait for the model, then 503"),
+        ("--max-waiting-seconds", limits.waiting_seconds, "that the model takes for what waits; then 503, too"),
         ("--explain-seconds", limits.explain_seconds, "for one explanation, which is as good as it is by then"),
         ("--idle-seconds", limits.idle_seconds, "without a request until a connection is closed"),
         ("--drain-seconds", Settings.drain_seconds, "after SIGTERM, in which connections are still accepted"),

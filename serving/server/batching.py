@@ -58,6 +58,8 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._arrived: list[Pending] = []
         self._queue: deque[Pending] = deque()
+        self._rows = 0
+        """Rows that wait."""
         self._scheduled = False
         self._busy = False
         self._closed = False
@@ -77,6 +79,8 @@ class Batcher:
         """
         if len(self._arrived) + len(self._queue) >= self._limits.waiting:
             raise Overloaded(f"{self._limits.waiting:,} requests wait already; try again in a second.")
+        if self._rows and self.served.expected_seconds(self._rows) > self._limits.waiting_seconds:
+            raise Overloaded(f"{self._rows:,} rows wait already, and take the model too long; try again in a second.")
 
     def submit(self, pending: Pending) -> None:
         """Have a request scored; it is told the outcome later, on the event loop."""
@@ -86,6 +90,7 @@ class Batcher:
             pending.failed(failure)
             return
         self._arrived.append(pending)
+        self._rows += pending.asked.count
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
@@ -116,6 +121,7 @@ class Batcher:
         arrived, self._arrived = self._arrived, []
         rows = sum([pending.asked.count for pending in arrived])
         if rows <= MOST_ROWS and self.served.is_parallel and self.served.expected_seconds(rows) <= INLINE_SECONDS:
+            self._rows -= rows
             self._tell(arrived, _scored(self.served, arrived))
             return
         self._queue.extend(arrived)
@@ -130,6 +136,7 @@ class Batcher:
         too_late = time.perf_counter() - self._limits.seconds
         while self._queue and (not batch or rows + self._queue[0].asked.count <= MOST_ROWS):
             pending = self._queue.popleft()
+            self._rows -= pending.asked.count
             if pending.since < too_late:
                 pending.failed(NotServing(_TOO_LATE.format(seconds=self._limits.seconds)))
                 continue

@@ -18,6 +18,7 @@ class Limits:
         idle_seconds: how long a connection may stay open without a request. Longer than the idle time of the proxies
             in front (Google's load balancer keeps connections for 600 s), so that none sends into a closing one.
         waiting: most requests that wait for the model in one process; more are answered with 503 and ``Retry-After``.
+        waiting_seconds: the same once the model would take so long for the rows that wait.
         explain_seconds: longest that one explanation takes.
         explain_waiting: most explanations that wait in one process for the one that runs; more are answered with 503.
         connections: most open connections of one process; more are answered with 503 and closed.
@@ -31,7 +32,8 @@ class Limits:
     depth: int = 32
     seconds: float = 30.0
     idle_seconds: float = 620.0
-    waiting: int = 1_024
+    waiting: int = 4_096
+    waiting_seconds: float = 1.0
     explain_seconds: float = 5.0
     explain_waiting: int = 8
     connections: int = 8_192

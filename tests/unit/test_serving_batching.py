@@ -164,6 +164,19 @@ def test_more_than_may_wait_are_refused_at_once_and_the_rest_answered(served):
     assert sum(isinstance(answer, np.ndarray) for answer in answers) == 5
 
 
+def test_rows_that_would_take_too_long_are_refused_whatever_their_number(served):
+    slow = Slow(served, 0.05)
+    slow.expected_seconds = lambda rows: rows * 0.01
+    given = instances(20)
+
+    async def work(batcher):
+        asked = [batcher.predict(Asked(20, rows=given)) for _ in range(4)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    answers, _ = run(slow, work, Limits(waiting_seconds=0.3))
+    assert [type(answer).__name__ for answer in answers] == ["ndarray", "ndarray", "Overloaded", "Overloaded"]
+
+
 def test_a_request_that_waited_too_long_is_not_scored_any_more(served):
     slow = Slow(served, 0.2)
     given = instances(1)
