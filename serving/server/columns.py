@@ -94,7 +94,7 @@ class Reader:
             BadInput: names the column and the row, counted from 0.
         """
         if not rows:
-            return self.columns({name: () for name in self.names})
+            return self.columns(dict.fromkeys(self.names, ()))
         if not self.is_matrix:
             return self.columns(dict(zip(self.names, zip(*rows, strict=True), strict=True)))
         if (_MIXED if self._truths else _NUMBERS).issuperset(map(type, chain.from_iterable(rows))):
