@@ -9,7 +9,7 @@ the user's text only constants come through, by their ``repr``. Results equal th
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -413,7 +413,7 @@ class Cell:
         kind, level = (two.kind, two.level) if value is None else (one.kind, max(one.level, two.level))
         if self.proves is value and other is None:
             if one.level == FINITE:
-                return one
+                return replace(one, literal_null=False)
             level = FINITE
         if self.constant:
             chosen = one if self.code == "True" else two
