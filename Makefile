@@ -8,7 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Of what is installed a run imports a part, which Python compiles then: all of it would take a minute or more.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 .PHONY: help run test test-unit test-cluster test-airflow cluster cluster-down cluster-named demo bench compile lint \
 	check-packages lint-packages install run-on-kfp images images-push images-lock image-bases image-envs sbom audit golden-diff check-ci check-infra golden docs dashboards clean stop
