@@ -1,8 +1,8 @@
 """The line between a worker and its parent: what each says to the other, one JSON object in a line.
 
 A worker says that it is ready, that it failed, that a client asks for a model to be loaded or unloaded, and that it has
-done what it was told. A parent tells all workers to prepare, commit, abandon or unload a model, one worker to accept
-connections in place of another, and the worker that asked how it went.
+done what it was told. A parent tells all workers to prepare, commit, abandon or unload a model, or that the server
+ends, one worker to accept connections in place of another, and the worker that asked how it went.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Control:
         repository: Repository,
         adopt: Callable[[int], Coroutine[Any, Any, None]],
         release: Callable[[int], None],
-        orphaned: Callable[[], None],
+        end: Callable[[], None],
     ) -> None:
         """Keep what orders are about; :meth:`run` listens.
 
@@ -37,13 +37,13 @@ class Control:
             repository: of this worker.
             adopt: begins to accept connections at a place.
             release: ceases to.
-            orphaned: called when the parent is gone.
+            end: called when the server ends, or the parent is gone.
         """
         self._channel = channel
         self._repository = repository
         self._adopt = adopt
         self._release = release
-        self._orphaned = orphaned
+        self._end = end
         self._writer: asyncio.StreamWriter | None = None
         self._numbers = itertools.count()
         self._asked: dict[int, asyncio.Future[None]] = {}
@@ -60,7 +60,7 @@ class Control:
                 task = asyncio.create_task(self._obey(said))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-        self._orphaned()
+        self._end()
 
     def ready(self, models: list[dict[str, str]]) -> None:
         """Say that this worker answers.
@@ -105,6 +105,9 @@ class Control:
                     repository.unload_here(said["name"])
                 case "adopt":
                     await self._adopt(said["place"])
+                    return
+                case "end":
+                    self._end()
                     return
                 case "release":
                     self._release(said["place"])

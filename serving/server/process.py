@@ -85,6 +85,8 @@ class Process:
         self._certificate = Certificate(settings.certificate, settings.key) if settings.certificate else None
         self._core = self._make_core()
         self._control: Control | None = None
+        self._is_last = post.channel is None
+        """Whether the sockets end with this process; else what waits in them is for its successor."""
         self._grpc: grpc.Server | None = None
 
     async def run(self) -> None:
@@ -197,7 +199,7 @@ class Process:
         if self._post.channel is not None:
             board, workers = self._post.board, len(self._post.listeners)
             repository.others_ready = lambda: board.are_ready(workers)
-            self._control = Control(self._post.channel, repository, self._listen, self._release, self._stop.set)
+            self._control = Control(self._post.channel, repository, self._listen, self._release, self._end)
             repository.ask_all = self._control.ask_all
             running = asyncio.get_running_loop().create_task(self._control.run())
             stack.callback(running.cancel)
@@ -264,6 +266,10 @@ class Process:
         if self._certificate is not None:
             self._certificate.read_again()
 
+    def _end(self) -> None:
+        self._is_last = True
+        self._stop.set()
+
     async def _drain(self) -> None:
         self._core.repository.draining = True
         await self._until(lambda: False, self._settings.drain_seconds)
@@ -276,8 +282,9 @@ class Process:
             await self._drain_http()
 
     async def _drain_http(self) -> None:
-        for place in self._servers:
-            sockets.refuse_more(self._post.listeners[place])
+        if self._is_last:
+            for place in self._servers:
+                sockets.refuse_more(self._post.listeners[place])
         await asyncio.sleep(0.1)  # in which what has been accepted by the kernel comes in
         for server in self._servers.values():
             server.close()

@@ -134,7 +134,9 @@ class Workers:
             return
         self._ended = ended
         self._deadline = time.monotonic() + self._settings.drain_seconds + self._settings.grace_seconds + _EXTRA_SECONDS
-        self._kill(signal.SIGTERM)
+        for worker in self._workers.values():
+            self._say(worker, do="end")
+        self._kill(signal.SIGTERM)  # one that is only starting does not listen yet
 
     def _kill(self, number: signal.Signals) -> None:
         for worker in self._workers.values():

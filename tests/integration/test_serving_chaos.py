@@ -107,7 +107,7 @@ def test_a_model_swapped_under_load_loses_no_request_and_is_swapped_in_every_wor
 
 
 def test_a_worker_killed_under_load_comes_back_and_only_what_it_was_answering_fails(serve, bundles):
-    server = serve(bundles / "one", "--workers", "2")
+    server = serve(bundles / "one", "--workers", "2", "--drain-seconds", "0.3")
     children = psutil.Process(server.process.pid).children()
 
     async def story():
@@ -117,14 +117,17 @@ def test_a_worker_killed_under_load_comes_back_and_only_what_it_was_answering_fa
             await asyncio.sleep(0.5)
             before = await asyncio.to_thread(counted, server, 'sluiceway_requests_total{code="200"')
             os.kill(children[0].pid, signal.SIGKILL)
+            await asyncio.sleep(1.2)
+            killed = load.lost
+            os.kill(children[1].pid, signal.SIGTERM)  # of one worker alone: the next takes over what waits
             await asyncio.sleep(1.5)
-        return load, before
+        return load, before, killed
 
-    load, before = asyncio.run(story())
-    assert load.statuses == {200}
-    assert load.lost <= 12  # one of each client at most
+    load, before, killed = asyncio.run(story())
+    assert (load.statuses, load.outcomes["refused"]) == ({200}, 0)
+    assert killed == load.lost <= 12  # one of each client at most, and none by the SIGTERM
     eventually(lambda: len(psutil.Process(server.process.pid).children()) == 2, 10)
-    assert counted(server, "sluiceway_worker_restarts_total") == 1
+    assert counted(server, "sluiceway_worker_restarts_total") == 2
     total = counted(server, 'sluiceway_requests_total{code="200"')
     assert total >= before  # its counts outlive it
     assert load.outcomes[200] - 1 <= total <= load.outcomes[200] + load.lost  # a reply is written, then counted
