@@ -1,6 +1,7 @@
 """``:explain`` of the V1 protocol: one explanation at a time in a thread of its own, within bounds."""
 
 import asyncio
+import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -102,4 +103,7 @@ class Explainer:
             if rows > 1 or seconds is not None:
                 raise BadRequest(str(error)) from error
             raise NotServing(str(error)) from error
+        for row, explanation in enumerate(found):
+            if not math.isfinite(explanation.prediction):
+                raise BadRequest(f"Row {row}: the model gives no finite number for it, so there is nothing to explain.")
         return reply(found)
