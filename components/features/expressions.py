@@ -1,7 +1,8 @@
 """Features from raw columns: one definition, run over a whole table offline and on a request's rows online.
 
 :func:`feature_of` is the definition. Offline it runs on the snapshot; :func:`derive` runs the very same expressions on
-DuckDB in memory.
+DuckDB in memory, over a table in whatever form it comes; the model server runs them on scalars, by
+:func:`components.features.rowwise.compile_rows`.
 """
 
 import threading
