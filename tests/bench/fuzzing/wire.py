@@ -145,8 +145,8 @@ def _parse(data: bytes, attack: Attack, exchange: Exchange) -> bytes:
             data = data[end + 4 :]
             continue
         body_at = end + 4
-        if not attack.has_body:
-            length = 0
+        if not attack.has_body and not (status >= 400 and headers.get("connection") == "close"):
+            length = 0  # a server that could not read the head does not know that it was HEAD
         elif "content-length" in headers:
             length = int(headers["content-length"])
         else:
