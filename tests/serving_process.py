@@ -49,7 +49,7 @@ class Server:
             with contextlib.suppress(httpx.TransportError):
                 return httpx.get(f"http://{self.address}/v2/models/ours/ready").status_code == 200
 
-        eventually(ready, 30)
+        eventually(ready, 60)
 
     def send(self, count, body=None):
         """Predict; gives how often each status code was answered."""

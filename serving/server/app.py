@@ -246,6 +246,8 @@ class Application:
             if core.faults is not None:
                 await core.faults.strike()
             batcher = core.repository.batcher(name)
+            batcher.check_room()
+            read = time.perf_counter()
             served = batcher.served
             manifest = served.model.manifest
             if is_v2:
@@ -253,11 +255,14 @@ class Application:
             else:
                 given = v1.rows_of(body, served.reader, core.limits)
                 asked = Asked(len(given), rows=given)
+            route.telemetry.preprocessed(time.perf_counter() - read)
             scores = await batcher.predict(asked)
+            scored = time.perf_counter()
             if is_v2:
                 reply, head = v2.reply(scores, manifest, wanted, name, served.version, request.state.id)
             else:
                 reply = v1.reply(scores, manifest)
+            route.telemetry.postprocessed(time.perf_counter() - scored)
             status, rows = 200, asked.count
             response = Response(reply, media_type="application/json")
             if head is not None:

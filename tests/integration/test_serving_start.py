@@ -44,7 +44,7 @@ def running(command, ready="", scheme="http", **how):
             with contextlib.suppress(httpx.TransportError):
                 return httpx.get(f"{address}{ready or '/v2/health/ready'}", verify=False).status_code == 200
 
-        eventually(is_ready, 30)
+        eventually(is_ready, 60)
         yield address, process
     finally:
         process.send_signal(signal.SIGTERM)
