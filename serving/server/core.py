@@ -150,7 +150,7 @@ class Core:
     def refused(self, status: int) -> None:
         """Note that a connection was refused before it was known what it asked for."""
         self.metrics.refused(status)
-        log.warning("A connection was refused with status %d", status)
+        log.debug("A connection was refused with status %d", status)  # a flood of them is counted, not written
 
     def offer(
         self,
