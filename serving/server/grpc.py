@@ -40,7 +40,9 @@ _GIVEN_BACK = ("traceparent", "tracestate")
 _PUSHBACK = ("grpc-retry-pushback-ms", "1000")
 """Retry-After of gRPC: clients that retry by themselves wait so long (gRFC A6)."""
 _DETAILS_CHARS = 1_024  # clients take 8 KiB of metadata, and a character may take twelve bytes there
-_OK, _CLIENT_GONE, _TOO_LATE = 200, 499, 504
+_OK = 200
+_CLIENT_GONE = 499
+"""Counted for a call that was cancelled, or whose deadline passed: the client tells the server the same of both."""
 _JSON = b"application/json"
 _HEAD_BYTES = 64 * 1024  # of a message, beside the body that HTTP would have: names, shapes, framing
 
@@ -195,8 +197,7 @@ class Server:
             response = await self._predicted(call, encoded)
             status = _OK
         except asyncio.CancelledError:
-            left = context.time_remaining()
-            status = _CLIENT_GONE if left is None or left > 0 else _TOO_LATE
+            status = _CLIENT_GONE
             raise
         except Exception as error:  # noqa: BLE001 - told as everywhere, but counted here
             failure = error
@@ -217,15 +218,22 @@ class Server:
         if core.faults is not None:
             await core.faults.strike()
         batcher = core.repository.batcher(name)
+        batcher.check_room()
         served = batcher.served
         manifest = served.model.manifest
+        telemetry = core.route(name, is_v2=True).telemetry
+        began = time.perf_counter()
         asked, wanted = messages.asked(request, served.reader, manifest, core.limits)
+        telemetry.preprocessed(time.perf_counter() - began)
         scores = await batcher.predict(asked)
         call.rows = asked.count
+        began = time.perf_counter()
         if call.is_logged:
             in_json = Wanted(wanted.id, wanted.outputs)
             call.logged, _ = v2.reply(scores, manifest, in_json, name, served.version, call.id)
-        return messages.reply(scores, manifest, wanted, name, served.version, call.id)
+        response = messages.reply(scores, manifest, wanted, name, served.version, call.id)
+        telemetry.postprocessed(time.perf_counter() - began)
+        return response
 
 
 def credentials(certificate: Path, key: Path | None) -> grpc.ServerCredentials:

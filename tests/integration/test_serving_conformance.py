@@ -167,6 +167,38 @@ def published(name):
     return {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
 
 
+def test_an_explanation_is_of_the_class_and_within_the_time_that_the_request_names(client):
+    def explain(rows=(FULL_ROW,), **parameters):
+        body = {"instances": rows, "parameters": parameters}
+        reply = client.post("/v1/models/ours:explain", json=body)
+        return reply.status_code, reply.json()
+
+    status, answer = explain(seconds=1, **{"class": "Yes"})
+    assert status == 200
+    assert answer["explanations"][0]["class"] == "Yes"
+    for parameters, named in (
+        ({"class": "Perhaps"}, "Perhaps"),
+        ({"seconds": 0}, "parameters.seconds"),
+        ({"seconds": 3600}, "parameters.seconds"),
+        ({"depth": 1}, "parameters.depth"),
+    ):
+        status, answer = explain(**parameters)
+        assert (status, named in answer["error"]) == (400, True)
+    assert explain(rows=[FULL_ROW] * 65)[0] == 400
+    assert explain(rows=[{**FULL_ROW, "mean_radius": "abc"}])[0] == 400
+    assert "request_explain_seconds_count" in client.get("/metrics").text
+
+
+def test_a_repository_lists_its_models(client):
+    listed = [{"name": "ours", "version": "r1", "state": "READY", "reason": ""}]
+    for body in (b"", b"{}", b'{"ready": true}'):
+        assert client.post("/v2/repository/index", content=body).json() == listed
+    for body in (b"[]", b'{"ready": 1}', b"{"):
+        assert client.post("/v2/repository/index", content=body).status_code == 400
+    refused = client.post("/v2/repository/models/ours/load", json={"parameters": {"config": "{}"}})
+    assert (refused.status_code, "parameters" in refused.json()["error"]) == (400, True)
+
+
 def test_every_reply_fits_the_published_schemas(client):
     for path in ("/v2", "/v2/"):
         jsonschema.validate(client.get(path).json(), published("metadata_server_response"))

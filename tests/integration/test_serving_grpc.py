@@ -1,5 +1,6 @@
 """gRPC as clients meet it: a real server process, grpc's own client, KServe's messages."""
 
+import asyncio
 import contextlib
 import time
 
@@ -10,7 +11,12 @@ import pytest
 
 from serving.local.processes import free_port
 from serving.server import PORT_TAKEN
+from serving.server import grpc as ours
+from serving.server.core import Core
+from serving.server.limits import Limits
 from serving.server.messages import messages
+from serving.server.repository import Repository
+from tests.keys import write_certificate
 from tests.open_inference_requests import FULL_ROW, KINDS, message
 from tests.prometheus import eventually
 from tests.serving_bundle import write_bundle
@@ -228,16 +234,43 @@ def test_a_deadline_that_passes_is_counted_and_a_call_in_flight_outlives_sigterm
     with grpc_server(folder, **options) as (server, address), grpc.insecure_channel(address) as channel:
         send = channel.unary_unary(INFER)
         encoded = message(TYPES).SerializeToString()
+        send(encoded, timeout=20)  # connects
         with pytest.raises(grpc.RpcError) as failure:
-            send(encoded, timeout=0.1)
+            send(encoded, timeout=0.3)
         assert failure.value.code() == Code.DEADLINE_EXCEEDED
-        eventually(lambda: counted(server, 504) == 1, 10)
+        eventually(lambda: counted(server, 499) == 1, 10)
         futures = [send.future(encoded, timeout=20) for _ in range(16)]
         time.sleep(0.25)
         server.process.terminate()
         for future in futures:
             assert future.result()
         assert server.process.wait(20) == 0
+
+
+def test_tls_takes_the_certificate_that_is_there_at_the_handshake(tmp_path):
+    async def live(address, authority):
+        trusted = grpc.ssl_channel_credentials(authority.read_bytes())
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.secure_channel(address, trusted, options) as channel:
+            return await channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=5)
+
+    async def speak():
+        port = free_port()
+        paths, other = write_certificate(tmp_path, "server"), write_certificate(tmp_path, "other")
+        server = ours.Server(Core(Limits(), Repository(Limits())), "1", [])
+        await server.start("127.0.0.1", port, credentials=ours.credentials(*paths))
+        address = f"127.0.0.1:{port}"
+        known, new = tmp_path / "known", other[0]
+        known.write_bytes(paths[0].read_bytes())
+        assert TYPES.ServerLiveResponse.FromString(await live(address, known)).live
+        with pytest.raises(grpc.RpcError):
+            await live(address, new)
+        for path, replacement in zip(paths, other, strict=True):
+            path.write_bytes(replacement.read_bytes())
+        assert TYPES.ServerLiveResponse.FromString(await live(address, new)).live
+        await server.stop(0)
+
+    asyncio.run(speak())
 
 
 def test_workers_share_the_port_and_what_clients_load(folder):
