@@ -99,7 +99,8 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._read_again)
+        if self._settings.has_secrets:
+            loop.add_signal_handler(signal.SIGHUP, self._read_again)
         self._make_config(loop)
         if self._post.listens_first:
             await self._listen(self._post.place)

@@ -51,3 +51,8 @@ class Settings:
     drain_seconds: float = 1.0
     grace_seconds: float = 30.0
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether there are files to read again on SIGHUP, which else is the end, as of the terminal."""
+        return self.tokens is not None or self.certificate is not None

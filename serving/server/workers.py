@@ -121,7 +121,8 @@ class Workers:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._end(_Ended(0, "")))
-        signal.signal(signal.SIGHUP, lambda *_: self._kill(signal.SIGHUP))
+        if self._settings.has_secrets:
+            signal.signal(signal.SIGHUP, lambda *_: self._kill(signal.SIGHUP))
         self._selector.register(self._wake, selectors.EVENT_READ, None)
 
     def _pause(self) -> float | None:
