@@ -49,14 +49,14 @@ group "cluster" {
   targets = ["python-data", "python-control", "python-serving", "python-train-sklearn"]
 }
 
-# On arm where every compiled library has a wheel: psutil 5.9.8, the newest that KServe takes, has none.
+# On arm where every compiled library has a wheel: psutil 5.9.8, which constraints.txt pins for KServe, has none.
 target "image" {
   name = "python-${image.group}"
   matrix = {
     image = [
       { group = "data", stage = "step", index = "", arm = true },
       { group = "control", stage = "step", index = "", arm = false },
-      { group = "serving", stage = "serving", index = "", arm = false },
+      { group = "serving", stage = "serving", index = "", arm = true },
       { group = "train-sklearn", stage = "step", index = "", arm = false },
       { group = "train-torch", stage = "step", index = "https://download.pytorch.org/whl/cpu", arm = false },
       { group = "train-torch-cuda", stage = "step", index = "", arm = false },
