@@ -65,26 +65,36 @@ def measure() -> str:
     return _report(soak, plots.save(_plot(soak), "serving_soak"))
 
 
-def kinds() -> list[tuple[str, int, bytes]]:
-    """Name, due status and bytes of each kind of request."""
+@dataclass(frozen=True)
+class Kind:
+    """A kind of request: its name, the status that is due, its bytes, and how often it is sent for others' once."""
+
+    name: str
+    due: int
+    wire: bytes
+    weight: int = 1
+
+
+def kinds() -> list[Kind]:
+    """What is sent."""
     row, values = BUNDLE.row, list(BUNDLE.row.values())
     tensors = [
         {"name": name, "shape": [1], "datatype": DATATYPES[kind], "data": [row[name]]} for name, kind in BUNDLE.columns
     ]
     bad_row = {**row, "mean_radius": "wide"}
     return [
-        ("V1, objects", 200, post(BUNDLE.v1_path, dumps({"instances": [row]}))),
-        ("V1, arrays", 200, post(BUNDLE.v1_path, dumps({"instances": [values]}))),
-        ("V1, 32 rows", 200, post(BUNDLE.v1_path, dumps({"instances": [values] * 32}))),
-        ("V2 JSON", 200, post(BUNDLE.v2_path, dumps({"id": "1", "inputs": tensors}))),
-        ("V2 binary", 200, _binary()),
-        ("V2 binary, both ways", 200, _binary(output=True)),
-        ("not JSON", 400, post(BUNDLE.v1_path, b'{"instances": [')),
-        ("a wrong value", 400, post(BUNDLE.v1_path, dumps({"instances": [bad_row]}))),
-        ("a missing column", 400, post(BUNDLE.v2_path, dumps({"inputs": tensors[1:]}))),
-        ("no such model", 404, post("/v1/models/absent:predict", dumps({"instances": [values]}))),
-        ("metadata", 200, b"GET /v2/models/ours HTTP/1.1\r\nHost: x\r\n\r\n"),
-        ("chunked", 200, _chunked(dumps({"instances": [values]}))),
+        Kind("V1, objects", 200, post(BUNDLE.v1_path, dumps({"instances": [row]})), 8),
+        Kind("V1, arrays", 200, post(BUNDLE.v1_path, dumps({"instances": [values]})), 8),
+        Kind("V1, 32 rows", 200, post(BUNDLE.v1_path, dumps({"instances": [values] * 32}))),
+        Kind("V2 JSON", 200, post(BUNDLE.v2_path, dumps({"id": "1", "inputs": tensors})), 4),
+        Kind("V2 binary", 200, _binary(), 4),
+        Kind("V2 binary, both ways", 200, _binary(output=True)),
+        Kind("not JSON", 400, post(BUNDLE.v1_path, b'{"instances": [')),
+        Kind("a wrong value", 400, post(BUNDLE.v1_path, dumps({"instances": [bad_row]}))),
+        Kind("a missing column", 400, post(BUNDLE.v2_path, dumps({"inputs": tensors[1:]}))),
+        Kind("no such model", 404, post("/v1/models/absent:predict", dumps({"instances": [values]}))),
+        Kind("metadata", 200, b"GET /v2/models/ours HTTP/1.1\r\nHost: x\r\n\r\n"),
+        Kind("chunked", 200, _chunked(dumps({"instances": [values]}))),
     ]
 
 
@@ -112,21 +122,22 @@ def _chunked(body: bytes) -> bytes:
 
 
 def _soak(requests: int) -> Soak:
-    sent = kinds()
+    sent = [kind for kind in kinds() for _ in range(kind.weight)]
     with tempfile.TemporaryDirectory() as scratch:
         write_bundle(Path(scratch) / "bundle")
         model = Served(BUNDLE.name, Path(scratch) / "bundle", Path(scratch), None, [], [])
         with running(OURS.named(BUNDLE.name), model) as server:
             sampler = _Sampler(server)
             sampler.start()
-            load = closed(server.port, [wire for _, _, wire in sent], CONNECTIONS, warm=0, count=requests, same=True)
+            load = closed(server.port, [kind.wire for kind in sent], CONNECTIONS, warm=0, count=requests, same=True)
             sampler.over.set()
             sampler.join()
     wrong: dict[str, int] = {}
-    for (kind, status), count in load.statuses.items():
-        name, due, _ = sent[kind]
-        if status != due:
-            wrong[f"{name}: {status}"] = count
+    for (index, status), count in load.statuses.items():
+        kind = sent[index]
+        if status != kind.due:
+            what = f"{kind.name}: {status}"
+            wrong[what] = wrong.get(what, 0) + count
     return Soak(
         load,
         sampler.seconds,
@@ -179,7 +190,7 @@ def _report(soak: Soak, plot: str) -> str:
             f"`python -m tests.bench serving_soak`: **{load.requests:,}** requests in {soak.seconds[-1]:,.0f} s "
             f"({load.rate:,.0f}/s), {CONNECTIONS} connections,",
             f"server on core {SERVER_CORE}, generator on core {GENERATOR_CORE}; in random turn "
-            f"{', '.join(f'{name} ({due})' for name, due, _ in kinds())}.",
+            f"{', '.join(f'{kind.weight} {kind.name} ({kind.due})' for kind in kinds())}.",
             "",
             f"- RSS: {soak.rss[begin]:.1f} MB after {SETTLED:.0%} of the time, {soak.rss[-1]:.1f} MB at the end, most "
             f"{max(soak.rss):.1f} MB; slope **{soak.slope:+.3f} MB per million requests**.",
