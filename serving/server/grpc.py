@@ -21,6 +21,7 @@ from serving.server import messages, v2
 from serving.server.core import Core, Route
 from serving.server.failures import BadRequest, Failure, NotFound, Overloaded, Unauthorized
 from serving.server.v2 import Wanted
+from serving.tracing import trace_id
 
 SERVICE = "inference.GRPCInferenceService"
 _INFER = "ModelInfer"
@@ -40,6 +41,7 @@ _GIVEN_BACK = ("traceparent", "tracestate")
 _PUSHBACK = ("grpc-retry-pushback-ms", "1000")
 """Retry-After of gRPC: clients that retry by themselves wait so long (gRFC A6)."""
 _DETAILS_CHARS = 1_024  # clients take 8 KiB of metadata, and a character may take twelve bytes there
+_PENDING = 8  # calls, with their metadata but no message, for each that may wait for the model
 _OK = 200
 _CLIENT_GONE = 499
 """Counted for a call that was cancelled, or whose deadline passed: the client tells the server the same of both."""
@@ -88,6 +90,10 @@ class Server:
         limits = self._core.limits
         options = [
             ("grpc.so_reuseport", 1),
+            # Calls that Python has not seen yet. Beyond its defaults of 1,000 and 3,000 gRPC says CANCELLED, which tells
+            # clients nothing; the queue in front of the model says what there is.
+            ("grpc.server.max_pending_requests", _PENDING * limits.waiting),
+            ("grpc.server.max_pending_requests_hard_limit", _PENDING * limits.waiting),
             ("grpc.max_receive_message_length", limits.body_bytes + _HEAD_BYTES),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_metadata_size", limits.header_bytes),
@@ -274,6 +280,7 @@ class _Call:
         "_request",
         "_route",
         "_span",
+        "_traceparent",
         "id",
         "is_logged",
         "logged",
@@ -290,6 +297,7 @@ class _Call:
         self._span: Any = None
         self.seen: dict[str, Any] = dict(context.invocation_metadata() or ())
         self.id: str = self.seen.get("x-request-id") or core.made_id()
+        self._traceparent: bytes = self.seen.get("traceparent", "").encode("latin-1")
         self.rows = 0
         self.is_logged = False
         self.logged = b""
@@ -319,11 +327,12 @@ class _Call:
 
     def trailing(self) -> tuple[tuple[str, str], ...]:
         """The metadata that ends the call."""
-        return ("x-request-id", self.id), *[(name, self.seen[name]) for name in _GIVEN_BACK if name in self.seen]
+        given_back = _GIVEN_BACK if trace_id(self._traceparent) else ()
+        return ("x-request-id", self.id), *[(name, self.seen[name]) for name in given_back if name in self.seen]
 
     def told(self, failure: Exception) -> tuple[int, str]:
         """HTTP's status and the message of a failure; logs it."""
-        status, message, _ = self._core.told(failure, self.id)
+        status, message, _ = self._core.told(failure, self.id, self._traceparent)
         return status, message
 
     async def end(self, failure: Exception, message: str) -> NoReturn:

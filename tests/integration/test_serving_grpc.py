@@ -148,6 +148,7 @@ def test_ids_and_trace_context_are_given_back(channel):
     assert reply.id == "abc"
     assert trailing["x-request-id"] == "abc"
     assert trailing["traceparent"] == sent["traceparent"]
+    assert "traceparent" not in call(channel, "ModelInfer", message(TYPES), traceparent="none by W3C's rules")[1]
 
 
 def test_a_wrong_request_is_an_invalid_argument_that_names_the_field(channel):
