@@ -90,8 +90,8 @@ class Server:
         limits = self._core.limits
         options = [
             ("grpc.so_reuseport", 1),
-            # Calls that Python has not seen yet. Beyond its defaults of 1,000 and 3,000 gRPC says CANCELLED, which tells
-            # clients nothing; the queue in front of the model says what there is.
+            # Calls that Python has not seen yet. Beyond its defaults of 1,000 and 3,000 gRPC says CANCELLED, which
+            # tells clients nothing; the queue in front of the model says what there is.
             ("grpc.server.max_pending_requests", _PENDING * limits.waiting),
             ("grpc.server.max_pending_requests_hard_limit", _PENDING * limits.waiting),
             ("grpc.max_receive_message_length", limits.body_bytes + _HEAD_BYTES),
