@@ -29,6 +29,7 @@ from tests.bench.peers.servers import (
     MLFLOW,
     MLSERVER,
     OURS,
+    OURS_TWICE,
     PEERS,
     Peer,
     Running,
@@ -83,6 +84,7 @@ def measure() -> str:
         folder = Path(scratch)
         found = _measured(models.available(), PEERS, folder)
         bare = [_bare_model(folder / name / "bundle" / "model.onnx", name) for name in models.available()]
+        bare.append(_workers(models.make("numeric", folder / "twice")))
         native = [_native(trainer, folder) for trainer in NATIVE]
     return _report(found, bare, native)
 
@@ -123,6 +125,18 @@ def _bare_model(graph: Path, name: str) -> str:
     before, grown = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
     return (
         f"A process that imports only numpy and onnxruntime has {before:.0f} MB; the {name} model adds {grown:.1f} MB."
+    )
+
+
+def _workers(model: Served) -> str:
+    """Two workers on both cores, with the generator beside them: what their processes take."""
+    with running(OURS_TWICE, model, core=None) as server:
+        load = _cell(OURS_TWICE, model, server, 1, 32)
+        rss, pss = server.memory()
+        each = ", ".join(f"{one:.0f}" for one in server.each())
+    return (
+        f"With two workers on both cores, and the generator beside them ({load.rate:,.0f}/s at 32 connections): RSS "
+        f"{each} MB by process,\n{rss:.0f} MB in all, PSS {pss:.0f} MB."
     )
 
 

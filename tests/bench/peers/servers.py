@@ -67,6 +67,10 @@ class Running:
         infos = [one.memory_full_info() for one in [self.process, *self.process.children(recursive=True)]]
         return sum(info.rss for info in infos) / 1e6, sum(info.pss for info in infos) / 1e6
 
+    def each(self) -> list[float]:
+        """RSS of each of its processes, MB."""
+        return [one.memory_info().rss / 1e6 for one in [self.process, *self.process.children(recursive=True)]]
+
 
 @contextlib.contextmanager
 def running(peer: Peer, model: Served, *, core: int | None = SERVER_CORE) -> Iterator[Running]:
@@ -79,10 +83,9 @@ def running(peer: Peer, model: Served, *, core: int | None = SERVER_CORE) -> Ite
     pin = [sys.executable, str(HERE / "pinned.py"), str(core)] if core is not None else []
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as log:
         env = {**os.environ, "HOME": home, "BENTOML_HOME": home, **peer.environment(model)}
+        command = [*pin, *peer.command(model, port)]  # some write what they serve
         began = time.monotonic()
-        process = subprocess.Popen(
-            [*pin, *peer.command(model, port)], stdout=log, stderr=log, cwd=ROOT, env=env, start_new_session=True
-        )
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=env, start_new_session=True)
         try:
             _wait(peer, port, process, log)
             yield Running(port, psutil.Process(process.pid), time.monotonic() - began)
@@ -133,8 +136,8 @@ def v2_columns(model: Served, rows: Rows) -> bytes:
     return post("/v2/models/model/infer", dumps({"id": "1", "inputs": inputs}))
 
 
-def _ours(model: Served, port: int, name: str = "model") -> list[str]:
-    options = ["--bundle", str(model.bundle), "--name", name, "--port", str(port)]
+def _ours(model: Served, port: int, name: str = "model", workers: int = 1) -> list[str]:
+    options = ["--bundle", str(model.bundle), "--name", name, "--port", str(port), "--workers", str(workers)]
     return [sys.executable, "-m", "serving.server", *options]
 
 
@@ -224,6 +227,7 @@ def _in(name: str, **more: str) -> Callable[[Served], dict[str, str]]:
 
 OURS = Peer("Sluiceway", _ours, v1, "/v2/models/model/ready")
 OURS_V2 = Peer("Sluiceway, V2 JSON", _ours, v2_columns, "/v2/models/model/ready")
+OURS_TWICE = Peer("Sluiceway, 2 workers", partial(_ours, workers=2), v1, OURS.ready)
 KSERVE = Peer("KServe scikit-learn", _kserve, _kserve_request, "/v2/models/model/ready", _in("kserve"))
 MLSERVER = Peer("MLServer", _mlserver, _mlserver_request, "/v2/models/model/ready", _in("mlserver"))
 BENTOML = Peer("BentoML", _bentoml, _bentoml_request, "/readyz", _in("bentoml", BENTOML_DO_NOT_TRACK="True"))
