@@ -1,5 +1,6 @@
 """The load generator of the benchmarks: what it counts and what it calls a latency."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -54,7 +55,7 @@ def serve():
         def answer():
             connection, _ = listener.accept()
             count = 0
-            with connection:
+            with connection, contextlib.suppress(ConnectionError):  # the generator closes with a request under way
                 while connection.recv(65_536):
                     time.sleep(wait(count))
                     connection.sendall(REPLY)
