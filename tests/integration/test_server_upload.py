@@ -190,9 +190,9 @@ def test_a_third_upload_reports_no_version_that_one_of_two_others_takes_back(
     kfp_api, kfp_options, packages, unique, monkeypatch
 ):
     monkeypatch.setattr("pipelines.server.upload.SETTLES_WITHIN", 0.3)
-    kfp_api.store.tick, kfp_api.store.clock = 0.0, time.time()  # all in one second, which is this one
     with connect(kfp_options) as kfp:
         upload(kfp, packages("before"), keep=10)
+    kfp_api.store.tick, kfp_api.store.clock = 0.0, time.time()  # all in one second, which is this one
     looked, made, third_is_done = threading.Barrier(2, timeout=5), threading.Barrier(3, timeout=5), threading.Event()
     client = threading.local()
 
@@ -224,6 +224,44 @@ def test_a_third_upload_reports_no_version_that_one_of_two_others_takes_back(
     left = {key for key, one in kfp_api.store.versions.items() if "example.com/one" in str(one["pipeline_spec"])}
     assert set(done.values()) == left
     assert len(left) == 1
+
+
+def test_a_version_that_comes_in_the_same_second_and_sorts_before_is_waited_for(
+    kfp_api, kfp_options, packages, unique, monkeypatch
+):
+    monkeypatch.setattr("pipelines.server.upload.SETTLES_WITHIN", 1.0)
+    ids = iter(f"{digit}0000000-0000-4000-8000-000000000000" for digit in "fedcba")
+    monkeypatch.setattr(kfp_api.store, "new_id", lambda: next(ids))
+    with connect(kfp_options) as kfp:
+        before = upload(kfp, packages("before"), keep=10)
+    kfp_api.store.tick, kfp_api.store.clock = 0.0, time.time()
+    late_has_looked, early_has_looked = threading.Event(), threading.Event()
+    client = threading.local()
+
+    def meet(_method, path):
+        if path.endswith(_VERSION) and not late_has_looked.is_set():
+            late_has_looked.set()
+            early_has_looked.wait(5)
+        elif path.endswith(_VERSION):
+            client.made = True
+        elif path.endswith("/versions") and getattr(client, "made", False):
+            threading.Timer(0.05, early_has_looked.set).start()
+
+    kfp_api.before = meet
+    late, early = (packages(commit=digit * 40) for digit in "ab")
+    done = {}
+
+    def work(package):
+        with connect(kfp_options.model_copy(update={"timeout_seconds": 10.0})) as kfp:
+            done[package.commit] = upload(kfp, package, keep=10).version_id
+
+    thread = threading.Thread(target=work, args=(late,))
+    thread.start()
+    assert late_has_looked.wait(5)
+    work(early)
+    thread.join()
+    assert {before.version_id, *done.values()} == set(kfp_api.store.versions)
+    assert len(set(done.values())) == 1
 
 
 def test_the_newest_old_versions_stay_and_those_that_are_in_use_or_not_ours(kfp, kfp_api, packages, unique):
