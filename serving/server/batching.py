@@ -11,8 +11,9 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -176,6 +177,9 @@ class _Scored(NamedTuple):
     seconds: float
 
 
+_NOT_YET = RuntimeError("not scored yet")
+
+
 class _Waiting:
     """A request whose prediction is awaited."""
 
@@ -195,44 +199,67 @@ class _Waiting:
 
 def _scored(served: Served, batch: list[Pending]) -> _Scored:
     began = time.perf_counter()
+    asked = [pending.asked for pending in batch]
     try:
-        scores = served.score(_together(served, batch))
-        if not np.isfinite(scores).all():
-            raise ArithmeticError  # in which request, and why, is found below
-    except Exception:  # noqa: BLE001 - which request is at fault, and how, is found by trying each alone
-        outcomes = [_alone(served, pending.asked) for pending in batch]
-        good = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
-        return _Scored(outcomes, good, time.perf_counter() - began)
-    seconds = time.perf_counter() - began
-    if len(batch) == 1:
-        return _Scored([scores], [scores], seconds)
-    outcomes = []
+        outcomes, predictions = _split(served, asked, served.reader.joined_rows(asked))
+    except Exception:  # noqa: BLE001 - which request is at fault, and how, is found by looking at each
+        outcomes, predictions = _one_by_one(served, asked)
+    return _Scored(outcomes, predictions, time.perf_counter() - began)
+
+
+def _split(
+    served: Served, asked: Sequence[Asked], typed: Typed
+) -> tuple[list[Predictions | Exception], list[Predictions]]:
+    """Score the rows of several requests at once; gives each its own, and all.
+
+    Raises:
+        ArithmeticError: a prediction is not finite.
+    """
+    scores = served.score(typed)
+    if not np.isfinite(scores).all():
+        raise ArithmeticError
+    if len(asked) == 1:
+        return [scores], [scores]
+    outcomes: list[Predictions | Exception] = []
     at = 0
-    for pending in batch:
-        outcomes.append(scores[at : at + pending.asked.count])
-        at += pending.asked.count
-    return _Scored(outcomes, [scores], seconds)
+    for one in asked:
+        outcomes.append(scores[at : at + one.count])
+        at += one.count
+    return outcomes, [scores]
 
 
-def _together(served: Served, batch: list[Pending]) -> Typed:
-    reader = served.reader
-    if len(batch) == 1:
-        return reader.typed(batch[0].asked)
-    if all(pending.asked.rows is not None for pending in batch):
-        rows: list[Any] = []
-        for pending in batch:
-            rows += pending.asked.rows  # type: ignore[arg-type]  # not None, as seen above
-        return reader.rows(rows)
-    return reader.joined([reader.typed(pending.asked) for pending in batch])
-
-
-def _alone(served: Served, asked: Asked) -> Predictions | Exception:
+def _one_by_one(served: Served, asked: Sequence[Asked]) -> tuple[list[Predictions | Exception], list[Predictions]]:
+    """Type each request alone, and score those that are right together: one that is wrong must not cost the others."""
+    outcomes: list[Predictions | Exception] = []
+    good: list[int] = []
+    parts: list[Typed] = []
+    for place, one in enumerate(asked):
+        try:
+            parts.append(served.reader.typed(one))
+        except BadInput as error:
+            outcomes.append(BadRequest(str(error)))
+        except Exception as error:
+            log.exception("A request could not be typed")
+            outcomes.append(error)
+        else:
+            good.append(place)
+            outcomes.append(_NOT_YET)
+    if not good:
+        return outcomes, []
     try:
-        typed = served.reader.typed(asked)
+        scores, predictions = _split(served, [asked[place] for place in good], served.reader.joined(parts))
+    except Exception:  # noqa: BLE001 - as above
+        scores = [_alone(served, typed) for typed in parts]
+        predictions = [score for score in scores if not isinstance(score, Exception)]
+    for place, score in zip(good, scores, strict=True):
+        outcomes[place] = score
+    return outcomes, predictions
+
+
+def _alone(served: Served, typed: Typed) -> Predictions | Exception:
+    try:
         scores = served.score(typed)
-        if np.isfinite(scores).all():
-            return scores
-        return BadRequest(_why_not_finite(served, typed, scores))
+        return scores if np.isfinite(scores).all() else BadRequest(_why_not_finite(served, typed, scores))
     except BadInput as error:
         return BadRequest(str(error))
     except Exception as error:

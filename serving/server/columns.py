@@ -67,9 +67,9 @@ class Reader:
         self.index: dict[str, int] = {name: place for place, name in enumerate(self.names)}
         self.pick: Callable[[Mapping[str, Any]], Row] = _picker(self.names)
         """The values of a row that came as an object, in the order of the inputs; raises KeyError."""
-        self.is_matrix: bool = bool(self.names) and all(
-            column.type in ("number", "boolean") for column in schema.inputs
-        )
+        self.numbers = frozenset(column.name for column in schema.inputs if column.type in ("number", "boolean"))
+        """Names of the inputs that are numbers or truth values."""
+        self.is_matrix: bool = bool(self.names) and self.numbers.issuperset(self.names)
         """Whether all inputs are numbers, so that typed rows are a matrix."""
         self._truths = [place for place, column in enumerate(schema.inputs) if column.type == "boolean"]
         self._types: list[tuple[str, InputType]] = [(column.name, column.type) for column in schema.inputs]
@@ -142,9 +142,33 @@ class Reader:
                 inputs.coerce({name: matrix[:, at] for at, name in enumerate(self.names)}, self.schema)
         return matrix
 
+    def joined_rows(self, asked: Sequence[Asked]) -> Typed:
+        """Type the inputs of several requests, in their order: rows that follow each other at once.
+
+        Raises:
+            BadInput: one of them is wrong; the row that is named counts from another request's first.
+        """
+        if len(asked) == 1:
+            return self.typed(asked[0])
+        parts: list[Typed] = []
+        together: list[Row] = []
+        for one in asked:
+            if one.rows is not None:
+                together += one.rows
+                continue
+            if together:
+                parts.append(self.rows(together))
+                together = []
+            parts.append(self.typed(one))
+        if together:
+            parts.append(self.rows(together))
+        return self.joined(parts)
+
     @staticmethod
     def joined(parts: Sequence[Typed]) -> Typed:
         """The rows of several typed requests, in their order."""
+        if len(parts) == 1:
+            return parts[0]
         matrices = [part for part in parts if isinstance(part, np.ndarray)]
         if matrices:
             return np.concatenate(matrices)
@@ -159,7 +183,8 @@ def _numbers(values: Sequence[Any]) -> NDArray[Any] | None:
         numbers = np.array(values, dtype=np.float64)
     except OverflowError:
         return None
-    return numbers if np.isfinite(numbers).all() else None
+    finite = np.isfinite(numbers)
+    return numbers if finite.all() else np.where(finite, numbers, np.nan)
 
 
 def _truths(values: Sequence[Any]) -> NDArray[Any] | None:

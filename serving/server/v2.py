@@ -33,6 +33,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 """NumPy's types of the protocol's fixed-size datatypes; ``BYTES`` is the other one."""
 
+_FEW_ROWS = 16
+"""Tensors of so few numbers are better merged with other requests than kept as arrays."""
 _SIZES = frozenset({int})  # and so no bool
 
 
@@ -145,6 +147,11 @@ def columns_of(tensors: Sequence[Tensor], reader: Reader, limits: Limits) -> Ask
         raise BadRequest(str(error)) from error
     _check_rows(rows, limits)
     ordered = [columns[name] for name in reader.names]
+    if rows <= _FEW_ROWS:
+        ordered = [
+            values.tolist() if isinstance(values, np.ndarray) and name in reader.numbers else values
+            for name, values in zip(reader.names, ordered, strict=True)
+        ]
     if all(type(values) is list for values in ordered):
         return Asked(rows, rows=list(zip(*ordered, strict=True)))  # rows of many requests are typed together
     return Asked(rows, columns=columns)

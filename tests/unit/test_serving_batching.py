@@ -93,6 +93,25 @@ def test_rows_and_tensors_of_different_requests_are_scored_together(served):
     assert counted.batches == [(2, 6)]
 
 
+def test_the_others_of_a_bad_request_are_still_scored_together(served):
+    calls = []
+
+    class Watched(Slow):
+        def score(self, typed):
+            calls.append(len(next(iter(typed.values()))))
+            return super().score(typed)
+
+    given = instances(6)
+    asked = [Asked(1, rows=[row]) for row in given[:3]] + [Asked(1, rows=[("wide", *given[3][1:])])]
+
+    async def work(batcher):
+        return await asyncio.gather(*(batcher.predict(one) for one in asked), return_exceptions=True)
+
+    answers, _ = run(Watched(served, 0.0), work)
+    assert [type(answer).__name__ for answer in answers] == ["ndarray"] * 3 + ["BadRequest"]
+    assert calls == [3]
+
+
 def test_one_bad_request_does_not_spoil_the_others(served):
     given = instances(3)
     bad = ("wide", *given[1][1:])
