@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import BadInput
-from components.features.schema import FeatureSchema, InputType
+from components.features.schema import BLANK, FeatureSchema, InputType
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,8 +139,9 @@ def _number(value: Any) -> float:
     if value is None:
         return math.nan
     if isinstance(value, str):
-        text = value.strip()
-        if "_" in text:  # float() reads 1_000 as Python source does; no data set means that
+        text = value.strip(BLANK)
+        # float() also reads 1_000, as Python source does, and other alphabets' digits; training does not.
+        if "_" in text or not text.isascii():
             raise ValueError(text)
         return _finite(float(text)) if text else math.nan
     if isinstance(value, int | float | Decimal | np.number | np.bool_):
@@ -154,7 +155,7 @@ def _finite(value: float) -> float:
 
 def _boolean(value: Any) -> float:
     if isinstance(value, str):
-        text = value.strip().lower()
+        text = value.strip(BLANK).lower()
         if not text:
             return math.nan
         if text in _TRUE or text in _FALSE:
@@ -171,7 +172,7 @@ def _string(value: Any) -> str | None:
         return None
     if isinstance(value, dict | list | tuple):
         raise TypeError(type(value))
-    return text(value) if not isinstance(value, str) or value.strip() else None
+    return text(value) if not isinstance(value, str) or value.strip(BLANK) else None
 
 
 def _timestamp(value: Any) -> Any:
@@ -180,9 +181,9 @@ def _timestamp(value: Any) -> Any:
     if isinstance(value, np.datetime64):
         return value
     if isinstance(value, str):
-        if not value.strip():
+        if not value.strip(BLANK):
             return np.datetime64("NaT", "us")
-        value = datetime.datetime.fromisoformat(value.strip())
+        value = datetime.datetime.fromisoformat(value.strip(BLANK))
     elif isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
         value = datetime.datetime.combine(value, datetime.time())
     if not isinstance(value, datetime.datetime):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from components.errors import BadInput
-from components.features.schema import InputColumn, InputType
+from components.features.schema import BLANK, InputColumn, InputType
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["float64", "string", "boolean", "timestamp(6)"]
 """The form in which a column arrived, as an Ibis type."""
-
-_BLANK = " \t\n\r\v\f"
-"""What Ibis strips; Python's own strip would also take Unicode's spaces."""
-
 
 _PARSED: dict[InputType, Kind] = {
     "number": "float64",
@@ -85,7 +81,7 @@ def delivered(values: "pd.Series[Any]", column: InputColumn) -> Delivered:
     except UnicodeEncodeError as error:  # JSON can carry half of a surrogate pair
         raise BadInput(f"Column {column.name!r} holds text that is not valid Unicode; send UTF-8.") from error
     return Delivered(
-        column, "string", as_array([text if text and text.strip(_BLANK) else None for text in texts], False)
+        column, "string", as_array([text if text and text.strip(BLANK) else None for text in texts], False)
     )
 
 

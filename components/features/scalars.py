@@ -11,6 +11,8 @@ import re
 import zoneinfo
 from functools import lru_cache
 
+from components.features.schema import BLANK
+
 _LARGEST_TIME = 2**63 - 1
 """As a time it is ``infinity``, and its negative ``-infinity``."""
 
@@ -19,7 +21,6 @@ _HOUR = 3_600_000_000
 _MINUTE = 60_000_000
 _DAYS_OF_400_YEARS = 146_097
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
-_BLANK = " \t\n\r\v\f"
 
 
 def power(base: float, exponent: float) -> float:
@@ -103,7 +104,7 @@ def lower(text: str) -> str:
 
 def strip(text: str) -> str:
     """The text without ASCII's white space around it."""
-    return text.strip(_BLANK)
+    return text.strip(BLANK)
 
 
 def _date(time: int) -> tuple[datetime.date, int]:

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict
 FILE = "features.json"
 SPLITS = ("train", "valid", "test")
 
+BLANK = " \t\n\r\v\f"
+"""What is stripped, and alone is a missing value; Python's own ``strip`` would also take Unicode's spaces."""
+
 Task = Literal["binary", "multiclass", "regression"]
 InputType = Literal["number", "string", "boolean", "timestamp"]
 

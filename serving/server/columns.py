@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import BadInput
-from components.features.schema import FeatureSchema, InputType
+from components.features.schema import BLANK, FeatureSchema, InputType
 from serving import inputs
 from serving.inputs import Columns
 
@@ -195,7 +195,7 @@ def _texts(values: Sequence[Any]) -> NDArray[Any] | None:
     if not _TEXT.issuperset(map(type, values)):
         return None
     texts = np.empty(len(values), dtype=object)
-    texts[:] = [value if value and not value.isspace() else None for value in values]
+    texts[:] = [value if value and value.strip(BLANK) else None for value in values]
     return texts
 
 

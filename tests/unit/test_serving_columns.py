@@ -143,3 +143,10 @@ def test_no_rows_are_typed_as_no_rows(names):
     reader = Reader(schema(*names))
     typed = as_columns(reader.typed(Asked(0, rows=[])), names)
     assert {name: len(values) for name, values in typed.items()} == dict.fromkeys(names, 0)
+
+
+def test_unicode_s_spaces_and_digits_are_what_they_are_in_training():
+    reader = Reader(schema("c"))
+    assert reader.rows([("\u2003",), ("\u00a0x",), (" \t",)])["c"].tolist() == ["\u2003", "\u00a0x", None]
+    with pytest.raises(BadInput, match="is not a number"):
+        Reader(schema("a")).rows([("\uff15",)])
