@@ -201,14 +201,14 @@ def _tar(archive: Path, check: _Check) -> Iterator[tarfile.TarFile]:
     class Header(tarfile.TarInfo):
         """Refuses a header before tarfile reads what it announces into memory."""
 
-        @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
-            header = super().frombuf(buf, encoding, errors)
-            if header.type == tarfile.GNUTYPE_SPARSE:
+        def _proc_member(self, opened: tarfile.TarFile) -> tarfile.TarInfo:
+            # Here all versions of Python come by before they read; frombuf is no longer asked by the newest of each.
+            if self.type == tarfile.GNUTYPE_SPARSE:
                 raise check.refusal("a sparse file")
-            if header.type in _HEADERS and header.size > _LONGEST_HEADER:
-                raise check.refusal(f"a header of {header.size:,} bytes")
-            return header
+            if self.type in _HEADERS and self.size > _LONGEST_HEADER:
+                raise check.refusal(f"a header of {self.size:,} bytes")
+            member: tarfile.TarInfo = super()._proc_member(opened)  # type: ignore[misc]
+            return member
 
         def _no_sparse(self, *_: Any) -> None:
             raise check.refusal("a sparse file")
