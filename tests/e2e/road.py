@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import psutil
 
+from pipelines import services
+
 CLI = [sys.executable, "-m", "pipelines.cli"]
 QUICK = {"plan": '{"min_requests": 50, "steps": [50, 100]}', "load": '{"seconds": 0.5}'}
 
@@ -69,7 +71,8 @@ class Road:
         return ["run", "train-and-deploy", "--json", *flags, *pairs]
 
     def status(self) -> list[dict[str, Any]]:
-        return json.loads(self.command("status", "--json").out)["services"]
+        """What `sluiceway status` shows, without a process of its own for each look."""
+        return services.services(self.home, repair=False)
 
     def versions(self, model: str) -> list[Any]:
         from mlflow import MlflowClient

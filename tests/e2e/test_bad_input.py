@@ -130,7 +130,7 @@ def test_a_disk_that_fills(still_serving):
 
 
 def test_two_runs_at_once(still_serving):
-    first = still_serving.start({"source_uri": "sklearn://wine", "trainer": "linear"}, "--no-cache")
+    first = still_serving.start({"source_uri": "sklearn://wine", "trainer": "linear"})
     lock, deadline = still_serving.home / "locks" / f"{MODEL}.run", time.monotonic() + 30
     while f"process {first.pid}," not in lock.read_text() and time.monotonic() < deadline:
         time.sleep(0.05)

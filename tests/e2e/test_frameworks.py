@@ -9,7 +9,6 @@ import time
 import pytest
 from sklearn.datasets import load_diabetes, load_digits
 
-from tests.feature_sets import TELCO
 from tests.keys import write_pair
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -39,13 +38,6 @@ def loaded_by_mlflow(road, model, rows):
     )
     assert ended.returncode == 0, ended.stderr
     return tuple(map(int, ended.stdout.splitlines()[-1].split()))
-
-
-@pytest.mark.skipif(not TELCO.exists(), reason="the telco set is not beside the repository")
-def test_pytorch_on_the_telco_set_is_registered_and_serves(road):
-    result = promoted(road, {"source_uri": str(TELCO), "target": "Churn", "model_name": "telco", "trainer": "torch"})
-    assert result["metrics"]["roc_auc"]["value"] > 0.8
-    assert road.answers("telco", {"tenure": 3, "Contract": "Month-to-month"}) == 400  # every column is needed
 
 
 def test_keras_on_ten_classes_is_signed_registered_and_serves(road, monkeypatch, tmp_path):
