@@ -268,7 +268,8 @@ def test_a_step_that_was_interrupted_is_judged_on_the_sum_of_its_stretches(first
 def test_a_resumed_step_gives_the_verdict_of_one_that_was_not_killed():
     parts = [seen(arm(300, errors=2, seed=s), arm(2700, errors=27, seed=9 + s)) for s in range(3)]
     whole = parts[0] + parts[1] + parts[2]
-    assert judge(parts[2] + (parts[1] + parts[0]), PLAN, BEFORE) == judge(whole, PLAN, BEFORE)
+    # In words: from Python 3.13 on, what holds a NaN is not equal to itself.
+    assert repr(judge(parts[2] + (parts[1] + parts[0]), PLAN, BEFORE)) == repr(judge(whole, PLAN, BEFORE))
 
 
 def test_offline_predictions_are_counted_by_each_versions_own_bins():
