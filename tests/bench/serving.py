@@ -36,7 +36,7 @@ from tests.bench.peers.servers import (
     running,
 )
 
-SECONDS, WARM = 1.5, 0.5
+SECONDS, WARM = 1.0, 0.3
 ROWS = (1, 32)
 CONNECTIONS = (1, 8, 32, 128)
 VARIANTS = 16

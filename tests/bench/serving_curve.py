@@ -22,9 +22,9 @@ from tests.bench.peers.servers import KSERVE, OURS, Peer, Running, running
 SHARES = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0)
 """Of what a closed loop of 64 connections reaches."""
 PEER_SHARES = (0.25, 0.5, 0.8, 1.0, 1.5)
-SECONDS = 4.0
+SECONDS = 2.5
 CONNECTIONS = 3_000
-"""More than the server lets wait (1,024), so that its bound is met."""
+"""As many as clients may have that do not wait for each other; where none is free, a request waits at the client."""
 CALM, STORM, AFTER = (0.5, 3.0), (2.0, 5.0), (0.5, 5.0)
 """Shares of saturation and seconds, for the time it takes to recover."""
 WINDOW = 0.1

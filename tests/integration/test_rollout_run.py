@@ -128,7 +128,7 @@ class Beside:
         self.thread = threading.Thread(target=work)
         self.thread.start()
 
-    def ended(self, seconds=40):
+    def ended(self, seconds=120):
         self.thread.join(seconds)
         assert not self.thread.is_alive(), "the rollout goes on"
         if self.error:
