@@ -32,7 +32,7 @@ class Limits:
     depth: int = 32
     seconds: float = 30.0
     idle_seconds: float = 620.0
-    waiting: int = 4_096
+    waiting: int = 2_048
     waiting_seconds: float = 1.0
     explain_seconds: float = 5.0
     explain_waiting: int = 8
