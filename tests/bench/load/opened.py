@@ -16,6 +16,8 @@ from tests.bench.load.connections import Connection, Pool
 
 PATIENCE = 10.0
 """Seconds to wait for the last replies."""
+GIVEN_UP = 1.0
+"""Seconds after which a request that found no free connection is given up, as callers do that have a timeout."""
 
 
 def open_loop(
@@ -31,7 +33,7 @@ def open_loop(
     Args:
         address: host and port.
         requests: whole requests, sent in turn.
-        connections: how many requests may be under way; more wait for one of these.
+        connections: how many requests may be under way; more wait for one of these, up to ``GIVEN_UP``.
         phases: (requests per second, seconds), one after the other.
         seed: of the arrivals.
 
@@ -46,6 +48,7 @@ def open_loop(
     clock = time.perf_counter_ns
     idle = deque(pool.all)
     backlog: deque[int] = deque()
+    given_up: list[int] = []
     due_at, took, status = array("Q"), array("q"), array("H")
     poll, by_fd, kinds = pool.epoll.poll, pool.by_fd, len(requests)
     total, upcoming, most, late, sent, rude = len(arrivals), 0, 0, 0, 0, 0
@@ -58,7 +61,7 @@ def open_loop(
         connection.send(requests[sent % kinds], sent % kinds, when)
         sent += 1
 
-    while len(due_at) < total:
+    while len(due_at) + len(given_up) < total:
         now = clock()
         if now > deadline:
             break
@@ -92,11 +95,13 @@ def open_loop(
             if renew or b"onnection: close" in reply[: reply.find(b"\r\n\r\n")]:
                 pool.renew(connection)
             connection.began = 0
+            while backlog and now - backlog[0] > GIVEN_UP * 1e9:
+                given_up.append(backlog.popleft())
             if backlog:
                 begin(connection, backlog.popleft())
             else:
                 idle.append(connection)
-    waiting = [one.began for one in pool.all if one.began] + list(backlog)
+    waiting = [one.began for one in pool.all if one.began] + list(backlog) + given_up
     pool.close()
     lost = np.array(waiting, dtype=np.uint64)
     return {
