@@ -140,8 +140,8 @@ def _report(curves: dict[str, list[Point]], recoveries: dict[str, Recovery], pee
         f"`python -m tests.bench serving_curve`. One row per request, V1 JSON; the server on core {SERVER_CORE}, the",
         f"generator on core {GENERATOR_CORE}; Poisson arrivals for {SECONDS:g} s per rate over at most {CONNECTIONS:,}",
         "connections; what finds none free within a second is given up. Latency of answered requests from the moment",
-        "they were due, so that waiting for a connection counts. Saturation is what a closed loop of 64 connections reaches. *Sent late*: by the generator,",
-        "over a millisecond, although a connection was free.",
+        "they were due, so that waiting for a connection counts. Saturation is what a closed loop of 64 connections",
+        "reaches. *Sent late*: by the generator, over a millisecond, although a connection was free.",
         "",
     ]
     for name, points in curves.items():
