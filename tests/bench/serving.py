@@ -175,7 +175,7 @@ def _report(found: list[Measured], bare: list[str], native: list[Native]) -> str
         "- KServe's scikit-learn server is only published as an image: what is measured is a `kserve.Model` with the",
         "  same conversions around the same call. Its V1 takes a frame as one instance of lists; the others get rows.",
         "- MLServer gets V2 JSON, one tensor of all numbers or one per column, and runs without its further process,",
-        "  which is faster on one core. BentoML and MLflow get JSON as their documentation shows it.",
+        "  since with one it never became ready here. BentoML and MLflow get JSON as their documentation shows it.",
         "- The floors are uvicorn, uvloop, httptools, orjson and onnxruntime, without a check, limit or metric: with",
         "  the bundle's own graph (an input per feature), and with a graph of the same model that takes one matrix.",
         f"- Versions: {_versions()}.",
