@@ -16,6 +16,13 @@ class Settings(BaseSettings):
     Attributes:
         home: local state: runs, live services, logs (``SLUICEWAY_HOME``).
         store: what outlives a run: contracts and reference samples; a folder or an fsspec URI (``SLUICEWAY_STORE``).
+        remote: where the bytes of snapshots are kept, laid out as by DVC: a folder or fsspec URI; "dvc" in the store by
+            default (``SLUICEWAY_REMOTE``).
+        hash_key: with which personal data is hashed; a secret (``SLUICEWAY_HASH_KEY``).
+        database_user: who reads databases, where their URI does not say it (``SLUICEWAY_DATABASE_USER``).
+        database_password: the password; a secret (``SLUICEWAY_DATABASE_PASSWORD``).
+        kafka: librdkafka's properties for reading topics, as a JSON object; a secret (``SLUICEWAY_KAFKA``).
+        https_token: bearer token for data behind https://; a secret (``SLUICEWAY_HTTPS_TOKEN``).
         port: where the service on this machine listens; 0 takes a free one (``SLUICEWAY_PORT``).
         where: where models are served unless a deployment says otherwise: "kserve", or this machine
             (``SLUICEWAY_WHERE``).
@@ -35,6 +42,12 @@ class Settings(BaseSettings):
 
     home: Path = Path(".sluiceway")
     store: str = ""
+    remote: str = ""
+    hash_key: SecretStr = SecretStr("")
+    database_user: str = ""
+    database_password: SecretStr = SecretStr("")
+    kafka: SecretStr = SecretStr("")
+    https_token: SecretStr = SecretStr("")
     port: int = Field(default=0, ge=0, le=65535)
     where: str = ""
     prometheus: str = ""
@@ -50,6 +63,7 @@ class Settings(BaseSettings):
         """Fill in the defaults that depend on home."""
         self.home = self.home.expanduser().absolute()
         self.store = self.store or str(self.home / "store")
+        self.remote = self.remote or f"{self.store.rstrip('/')}/dvc"
         self.tracking_uri = self.tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
 
 

@@ -15,10 +15,13 @@ DAY = 24 * HOUR
 _SETTINGS = {
     name: name
     for name in (
+        "AWS_ENDPOINT_URL",  # of MinIO, SeaweedFS and others that speak S3
+        "AWS_REGION",
         "MLFLOW_TRACKING_URI",
         "SLUICEWAY_HOME",
         "SLUICEWAY_PROMETHEUS",
         "SLUICEWAY_PROMETHEUS_CA",
+        "SLUICEWAY_REMOTE",
         "SLUICEWAY_SIGNING_KEY",
         "SLUICEWAY_STORE",
         "SLUICEWAY_UI",
@@ -28,6 +31,16 @@ _SETTINGS = {
     )
 }
 _SECRETS = {"webhook": "SLUICEWAY_WEBHOOK", "prometheus-token": "SLUICEWAY_PROMETHEUS_TOKEN"}
+_SOURCES = {
+    "aws-access-key-id": "AWS_ACCESS_KEY_ID",
+    "aws-secret-access-key": "AWS_SECRET_ACCESS_KEY",
+    "database-password": "SLUICEWAY_DATABASE_PASSWORD",
+    "database-user": "SLUICEWAY_DATABASE_USER",
+    "hash-key": "SLUICEWAY_HASH_KEY",
+    "https-token": "SLUICEWAY_HTTPS_TOKEN",
+    "kafka": "SLUICEWAY_KAFKA",
+}
+_READS_SOURCES = ("resolve", "ingest", "features")
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,8 @@ def governed(task: dsl.PipelineTask) -> dsl.PipelineTask:
     if policy.chooses_images:
         task.set_env_variable(images.VARIABLE, images.chosen_by_runs())
     kubernetes.use_config_map_as_env(task, "sluiceway", _SETTINGS, optional=True)
+    if task.component_spec.name in _READS_SOURCES:
+        kubernetes.use_secret_as_env(task, "sluiceway-sources", _SOURCES, optional=True)
     kubernetes.use_config_map_as_volume(task, "sluiceway-verify", "/etc/sluiceway/verify", optional=True)
     kubernetes.set_timeout(task, policy.timeout)
     # Argo counts this from the start of the first attempt, not of the last: all of them must fit.

@@ -30,6 +30,9 @@ def train_and_deploy(
     task: str = "auto",
     read_options: dict = {},  # noqa: B006 - KFP reads the defaults, nobody mutates them
     feature_spec: str = "",
+    feature_tables: dict = {},  # noqa: B006
+    feature_engine: str = "duckdb",
+    spark: dict = {},  # noqa: B006
     split_key: str = "",
     split_seed: int = 0,
     max_quarantine_share: float = 0.05,
@@ -73,12 +76,15 @@ def train_and_deploy(
     9. rollout  in steps under the judge, then promoted or rolled back
 
     Args:
-        source_uri: Data to train on: a file, folder or glob (path or file://), gs://bucket/path, or sklearn://NAME.
+        source_uri: Data to train on: a path, gs://, s3://, https://, postgresql://, kafka://, …, or sklearn://NAME.
         target: Column to predict.
         model_name: Name of the model and its service, a DNS label; empty names it after the source.
         task: "binary", "multiclass", "regression", or "auto" to go by the target's values.
         read_options: How to read the source, for instance {"delimiter": ";"}; empty goes by the file's name.
-        feature_spec: YAML with columns to derive, drop and split by; empty takes the columns as they are.
+        feature_spec: YAML with columns to derive, join, aggregate, drop and split by; empty takes them as they are.
+        feature_tables: Tables that the spec joins: by name a URI, or {"source_uri": "…", "read_options": {…}}.
+        feature_engine: "duckdb", or Spark: "local[4]", "spark://host:7077", "sc://host:15002", or "kubernetes".
+        spark: What a Spark job on Kubernetes asks for, for instance {"executors": 8, "executor_memory": "8g"}.
         split_key: Column that keeps rows together in one split; empty takes the data set's identifier.
         split_seed: Another number gives another split into train, valid and test.
         max_quarantine_share: Largest share of rows that may break the data contract before the run stops.
@@ -129,11 +135,15 @@ def train_and_deploy(
             node_selector=node_selector,
             tolerations=tolerations,
             spot=spot,
+            feature_tables=feature_tables,
             **asked,
         )
         name = governed(source).outputs["model_name"]
         ingested = ingest(
-            source_uri=source_uri, source_version=source.outputs["source_version"], read_options=read_options
+            source_uri=source.outputs["pinned_uri"],
+            source_version=source.outputs["source_version"],
+            read_options=read_options,
+            dataset=name,
         )
         snapshot = governed(ingested).outputs["snapshot"]
         checked = validate(
@@ -153,6 +163,9 @@ def train_and_deploy(
             task=task,
             split_key=split_key,
             split_seed=split_seed,
+            feature_tables=source.outputs["feature_tables"],
+            engine=feature_engine,
+            spark=spark,
         )
         table = governed(prepared).outputs["features"]
         model = trained(

@@ -16,6 +16,9 @@ def features(
     task: str = "auto",
     split_key: str = "",
     split_seed: int = 0,
+    feature_tables: dict = {},  # noqa: B006  KFP reads the default and never changes it
+    engine: str = "duckdb",
+    spark: dict = {},  # noqa: B006
 ) -> None:
     """Parse, derive and split: the tables that a model is trained, tuned and tested on.
 
@@ -29,6 +32,10 @@ def features(
         task: auto, classification, binary, multiclass or regression.
         split_key: Columns (separated by commas) whose rows stay in one split; by default the identifier, else the row.
         split_seed: Another seed is another split.
+        feature_tables: Tables that the spec joins, as resolve pinned them.
+        engine: Where to compute: duckdb, in this pod; local[N], spark://host:port or sc://host:port (Spark Connect); or
+            kubernetes, for a SparkApplication.
+        spark: What the Spark job asks for, where it is not the default.
     """
     from pathlib import Path
 

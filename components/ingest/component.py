@@ -28,11 +28,14 @@ def resolve(
     node_selector: dict = {},  # noqa: B006
     tolerations: list = [],  # noqa: B006
     spot: str = "",
+    feature_tables: dict = {},  # noqa: B006
 ) -> NamedTuple(  # type: ignore[valid-type]  # KFP's way to name outputs
     "Resolved",
     [
         ("Output", str),
         ("source_version", str),
+        ("pinned_uri", str),
+        ("feature_tables", dict),
         ("model_name", str),
         ("champion_version", str),
         ("champion_uri", str),
@@ -52,8 +55,8 @@ def resolve(
     """Pin what the run starts from, so that every later step can be cached by content, and where it will train.
 
     Args:
-        source_uri: Where the data is: a file, folder or glob (path or file://), gs://bucket/path, or
-            sklearn://breast_cancer, wine, digits, diabetes.
+        source_uri: Where the data is: a file, folder or glob (path or file://), gs://, s3://, https://, postgresql://,
+            mysql://, sqlite://, kafka://, a Delta table, or sklearn://breast_cancer, wine, digits, diabetes.
         model_name: Name of the model and its service; empty names it after the source.
         read_options: How to read it, where the files do not say it: format, delimiter, header, names, quote, escape,
             skip, null_values, encoding, date_format, timestamp_format, types.
@@ -74,10 +77,14 @@ def resolve(
         node_selector: Labels that the nodes of the training must have.
         tolerations: Taints that they may have.
         spot: Whose spot nodes to train on: gke, eks, karpenter or aks; empty for nodes that stay.
+        feature_tables: Tables that the feature spec joins: by name a URI, or an object with source_uri and
+            read_options.
 
     Returns:
         Output: Which branch trains: cpu, gpu, cpu search, gpu search or nodes.
         source_version: sha256 of the source's content and the options; same bytes, same version, on any machine.
+        pinned_uri: The source as it is now, where the given URI would mean more later (a Kafka topic).
+        feature_tables: The same, with each one's version.
         model_name: The name that was given or derived.
         champion_version: The registered version that is champion; empty before the first.
         champion_uri: Where its bundle lies.
@@ -94,6 +101,7 @@ def resolve(
         workers: Numbers of the pods that search.
     """
     from components.ingest.resolve import resolve as look
+    from components.ingest.resolve import resolve_tables
     from components.naming import model_name as derive
     from components.register.registry import champion as current_champion
     from components.rollout.deployment import parse_deployment
@@ -103,8 +111,8 @@ def resolve(
     from components.settings import settings
     from components.stage.load import parse_load
     from components.step import step
+    from components.store import Store, contract_digest
     from components.train.schedule import Wish, schedule
-    from components.validate.store import Store, contract_digest
 
     with step("resolve") as current:
         parse_plan(plan)
@@ -130,6 +138,7 @@ def resolve(
         name = derive(model_name, source_uri)
         refuse_halted(store_for(served, name))  # a run that could not be rolled out is not worth a training
         source = look(source_uri, read_options)
+        tables = resolve_tables(feature_tables)
         champion = current_champion(name)
         against = f"champion is version {champion.version}" if champion else "no champion yet"
         current.fact = f"{source.bytes / 1e6:,.1f} MB, version {source.version[:12]}; {against}"
@@ -137,7 +146,7 @@ def resolve(
         contract = contract_digest(Store(settings().store), name)
     asked = tuple(where.resources[key] for key in ("cpu_request", "cpu_limit", "memory_request", "memory_limit"))
     return (
-        *(where.branch, source.version, name, *found, contract),
+        *(where.branch, source.version, source.uri, tables, name, *found, contract),
         *(where.image, where.accelerators, *asked, where.node_selector, where.tolerations, where.workers),
     )
 
@@ -148,6 +157,7 @@ def ingest(
     source_version: str,
     snapshot: dsl.Output[dsl.Dataset],
     read_options: dict = {},  # noqa: B006  KFP reads the default and never changes it
+    dataset: str = "",
 ) -> None:
     """Copy the source into an immutable, versioned snapshot: zstd Parquet, snapshot.json and a DVC pointer.
 
@@ -156,6 +166,7 @@ def ingest(
         source_version: What resolve found; the step fails if the source changed since.
         snapshot: The snapshot folder; its metadata says version, rows, columns and size.
         read_options: How to read it; see resolve.
+        dataset: Name under which the version is listed and can be restored; empty lists it nowhere.
     """
     from pathlib import Path
 
@@ -163,7 +174,7 @@ def ingest(
     from components.step import step
 
     with step("ingest") as current:
-        made = run(source_uri, source_version, read_options, Path(snapshot.path))
+        made = run(source_uri, source_version, read_options, Path(snapshot.path), dataset)
         snapshot.metadata.update(
             version=made.version,
             source_uri=source_uri,

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -22,6 +22,7 @@ class Source:
 
     Attributes:
         version: hexadecimal sha256 of content and options; the same wherever the bytes lie.
+        uri: a URI that means this content later, too; see :meth:`components.ingest.sources.Source.pinned`.
         files: what it consists of, in reading order.
         bytes: size of all files.
         format: what the files are.
@@ -30,6 +31,7 @@ class Source:
     """
 
     version: str
+    uri: str
     files: tuple[SourceFile, ...]
     bytes: int
     format: Format
@@ -50,6 +52,7 @@ def resolve(source_uri: str, options: Mapping[str, Any]) -> Source:
     kind = _one_format(files, chosen, source_uri)
     return Source(
         version=_version(files, kind, chosen),
+        uri=opened.pinned(),
         files=files,
         bytes=sum(file.bytes for file in files),
         format=kind,
@@ -81,6 +84,36 @@ def _version(files: tuple[SourceFile, ...], kind: Format, options: ReadOptions) 
         "files": [[partition(file.name), file.digest] for file in files],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def resolve_tables(tables: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Pin the tables that features are joined from.
+
+    Args:
+        tables: by the name that the feature spec uses: a URI, or a mapping with ``source_uri`` and ``read_options``.
+
+    Returns:
+        By name: ``source_uri`` (pinned), ``read_options`` and ``version``.
+
+    Raises:
+        BadInput: a table is described wrongly, or cannot be read.
+        Unreachable: its store does not exist, refuses access or is down.
+    """
+    pinned = {}
+    for name, given in tables.items():
+        asked = {"source_uri": given} if isinstance(given, str) else given
+        known = {"source_uri", "read_options"}
+        if not isinstance(asked, Mapping) or "source_uri" not in asked or set(asked) - known:
+            raise BadInput(f"feature_tables {name!r} must be a URI, or an object with source_uri and read_options.")
+        options: Any = asked.get("read_options") or {}
+        source = resolve(str(asked["source_uri"]), options)
+        pinned[name] = {"source_uri": source.uri, "read_options": options, "version": source.version}
+    return pinned
+
+
+def origin(files: Iterable[SourceFile], kind: Format, options: ReadOptions) -> str:
+    """What a part is made from: it may be taken over by every snapshot whose files and options say the same."""
+    return _version(tuple(files), kind, options)
 
 
 def partition(name: str) -> str:

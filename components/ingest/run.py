@@ -19,7 +19,9 @@ from components.ingest.snapshot import FILE, POINTER, Column, OriginFile, Part, 
 PART = "part-00000.parquet"
 
 
-def run(source_uri: str, source_version: str, read_options: Mapping[str, Any], out: Path) -> Snapshot:
+def run(
+    source_uri: str, source_version: str, read_options: Mapping[str, Any], out: Path, dataset: str = ""
+) -> Snapshot:
     """Copy a source into the snapshot folder ``out``, whole or not at all.
 
     Args:
@@ -27,6 +29,7 @@ def run(source_uri: str, source_version: str, read_options: Mapping[str, Any], o
         source_version: what :func:`resolve` said; empty to take the source as it is now.
         read_options: see :class:`components.ingest.options.ReadOptions`.
         out: the folder to make.
+        dataset: name under which the version is listed; empty lists it nowhere.
 
     Raises:
         BadInput: the source cannot be read, or is no longer what was resolved.

@@ -26,21 +26,31 @@ class _Frozen(BaseModel):
 
 
 class OriginFile(_Frozen):
-    """A file that the snapshot was made from; ``generation`` is the object store's, where there is one."""
+    """A file that the snapshot was made from; ``generation`` pins it there, where the source has versions."""
 
     name: str
     digest: str
     bytes: int
-    generation: int | None = None
+    generation: str = ""
 
 
 class Part(_Frozen):
-    """A Parquet file of the snapshot."""
+    """A Parquet file of the snapshot.
+
+    Attributes:
+        name: file name in the folder.
+        rows: how many it has.
+        bytes: its size.
+        md5: of the file, by which the remote keeps it.
+        origin: hexadecimal sha256 of the source files (partition and digest) that it was made of, so that a later
+            snapshot takes it over where these have not changed; see :func:`components.ingest.resolve.origin`.
+    """
 
     name: str
     rows: int
     bytes: int
     md5: str
+    origin: str = ""
 
 
 class Column(_Frozen):

@@ -12,6 +12,7 @@ from components.files import whole_folder
 from components.ingest import snapshot as snapshots
 from components.ingest.engine import ROW, engine
 from components.settings import settings
+from components.store import Store, contract_name
 from components.validate import quarantine as quarantines
 from components.validate import sample as samples
 from components.validate.contract import FILE, Contract, Type, dumps, loads
@@ -22,7 +23,6 @@ from components.validate.quarantine import Quarantine
 from components.validate.reporter import Drift, Reporter
 from components.validate.rules import doubtful
 from components.validate.schema_diff import Found, check_schema, close
-from components.validate.store import Store, contract_name
 
 if TYPE_CHECKING:
     import duckdb

@@ -39,7 +39,7 @@ def test_an_object_becomes_a_snapshot_with_its_generation(bucket, tmp_path):
     generation = put(bucket, "in/a.csv", "a,b\n1,x\n2,y\n")
     made = run("gs://data/in/a.csv", resolve("gs://data/in/a.csv", {}).version, {}, tmp_path / "s")
     assert made.rows == 2
-    assert [(file.name, file.generation) for file in made.files] == [("a.csv", generation)]
+    assert [(file.name, file.generation) for file in made.files] == [("a.csv", str(generation))]
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 

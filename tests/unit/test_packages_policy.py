@@ -73,4 +73,4 @@ def test_nothing_secret_is_a_parameter_and_every_secret_may_be_missing(package):
         for source in (*pod.get("secretAsEnv", ()), *pod.get("secretAsVolume", ())):
             assert source["optional"] is True
             seen.add(source["secretName"])
-    assert seen == {"sluiceway-rollout", "sluiceway-signing"}
+    assert seen == {"sluiceway-rollout", "sluiceway-signing", "sluiceway-sources"}

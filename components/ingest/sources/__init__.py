@@ -16,14 +16,15 @@ class SourceFile:
         name: relative to the source's root, with ``/``.
         digest: of the content, as ``algorithm:value``.
         bytes: size.
-        generation: the object store's exact version of the object, where there is one.
+        generation: what pins exactly this content at its source, where it has versions: GCS's generation, S3's version
+            or ETag, a range of Kafka offsets.
         stamp: what tells cheaply that a local file was written to since.
     """
 
     name: str
     digest: str
     bytes: int
-    generation: int | None = None
+    generation: str = ""
     stamp: str = ""
 
 
@@ -50,6 +51,10 @@ class Source(Protocol):
 
     def still(self, files: tuple[SourceFile, ...]) -> bool:
         """Whether the files that were read are still those that were listed."""
+        ...
+
+    def pinned(self) -> str:
+        """A URI that means the same content later, once listed: the source's own, unless that one goes on growing."""
         ...
 
 

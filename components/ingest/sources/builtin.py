@@ -62,3 +62,7 @@ class BuiltinSource:
     def still(self, files: tuple[SourceFile, ...]) -> bool:
         """An installed package does not change while a step runs."""
         return True
+
+    def pinned(self) -> str:
+        """The URI."""
+        return f"sklearn://{self._name}"

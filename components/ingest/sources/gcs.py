@@ -68,6 +68,10 @@ class GcsSource:
         """What was read is a checked copy of exact generations."""
         return True
 
+    def pinned(self) -> str:
+        """Generations are not part of a URI; a changed listing is noticed by its version."""
+        return self._uri
+
     def _listed(self) -> dict[str, Any]:
         """Blobs by their name relative to the source's root."""
         bucket = _client().bucket(self._bucket_name)
@@ -110,7 +114,7 @@ class GcsSource:
 
     def _pinned(self, file: SourceFile) -> Any:
         blob = self._blobs[file.name]
-        pinned = blob.bucket.blob(blob.name, generation=file.generation)
+        pinned = blob.bucket.blob(blob.name, generation=int(file.generation))
         pinned.reload(retry=_retry())  # the transfer manager needs the size; 404 when the generation is gone
         return pinned
 
@@ -170,7 +174,7 @@ def _described(name: str, blob: Any) -> SourceFile:
         digest = f"md5:{base64.b64decode(blob.md5_hash).hex()}"
     else:
         digest = f"crc32c:{blob.crc32c}:{blob.size}:{blob.generation}"
-    return SourceFile(name, digest, int(blob.size), generation=int(blob.generation))
+    return SourceFile(name, digest, int(blob.size), generation=str(blob.generation))
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -18,6 +18,7 @@ class LocalSource:
 
     def __init__(self, uri: str, options: ReadOptions) -> None:
         """Turn the URI into a path; nothing is read yet."""
+        self._uri = uri
         self._options = options
         self._path = _path(uri)
 
@@ -34,6 +35,10 @@ class LocalSource:
     def still(self, files: tuple[SourceFile, ...]) -> bool:
         """Compare size and time of change with those at listing."""
         return all(_stamp(self._root / file.name) == file.stamp for file in files)
+
+    def pinned(self) -> str:
+        """The URI; a changed file is noticed by its version."""
+        return self._uri
 
     def _names(self) -> tuple[Path, list[str]]:
         path = self._path
