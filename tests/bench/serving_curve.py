@@ -139,9 +139,10 @@ def _report(curves: dict[str, list[Point]], recoveries: dict[str, Recovery], pee
         "",
         f"`python -m tests.bench serving_curve`. One row per request, V1 JSON; the server on core {SERVER_CORE}, the",
         f"generator on core {GENERATOR_CORE}; Poisson arrivals for {SECONDS:g} s per rate over at most {CONNECTIONS:,}",
-        "connections; what finds none free within a second is given up. Latency of answered requests from the moment",
-        "they were due, so that waiting for a connection counts. Saturation is what a closed loop of 64 connections",
-        "reaches. *Sent late*: by the generator, over a millisecond, although a connection was free.",
+        "connections that have all been used before; what finds none free within a second is given up. Latency of",
+        "answered requests from the moment they were due, so that waiting for a connection counts. Saturation is what",
+        "a closed loop of 64 connections reaches. *Sent late*: by the generator, over a millisecond, although a",
+        "connection was free.",
         "",
     ]
     for name, points in curves.items():
@@ -149,8 +150,8 @@ def _report(curves: dict[str, list[Point]], recoveries: dict[str, Recovery], pee
         lines += [f"### {name}", "", *table, *(point.row() for point in points), ""]
         lines += [
             f"At {points[-1].share:.0%} of saturation it still answers {points[-1].answered / best:.0%} of its best.",
-            f"Load that goes from {CALM[0]:.0%} to {STORM[0]:.0%} for {STORM[1]:g} s and back: "
-            f"{recoveries[name].refused:,} refused, {recoveries[name].unanswered:,} not answered; "
+            f"Load that goes from {CALM[0]:.0%} to {STORM[0]:.0%} for {STORM[1]:g} s and back, when the callers that "
+            f"were too many leave: {recoveries[name].refused:,} refused, {recoveries[name].unanswered:,} not answered; "
             f"{recoveries[name].seconds:.1f} s after its end the last {WINDOW:g} s had passed that were not as before "
             f"(goal: within {RECOVERY_GOAL_S:g} s).",
             "",

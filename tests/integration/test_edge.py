@@ -129,7 +129,7 @@ def test_every_type_of_column_reaches_the_model_as_on_the_server(tmp_path, clien
     assert {None, True, False} <= {row["flag"] for row in rows}
     rows[0]["plan"] = "  "
     wanted = load(tmp_path / "bundle").predict_columns({name: [row[name] for row in rows] for name in rows[0]})
-    assert client.EdgeModel(tmp_path / "edge").predict(rows) == pytest.approx(wanted, abs=made.parity.tolerance)
+    assert client.predict(tmp_path / "edge", rows) == pytest.approx(wanted, abs=made.parity.tolerance)
 
 
 def test_a_derived_column_is_named_with_its_expression_for_the_device_to_compute(tmp_path, client):
@@ -142,11 +142,12 @@ def test_a_derived_column_is_named_with_its_expression_for_the_device_to_compute
     train(features, tmp_path / "bundle", trainer="linear")
     made = export(tmp_path / "bundle", tmp_path / "edge")
     assert (made.inputs[2].takes, made.inputs[2].expression) == ("derived", "spend * 2")
-    model = client.EdgeModel(tmp_path / "edge")
     wanted = load(tmp_path / "bundle").predict_columns({"age": [30.0], "spend": [50.0]})
-    assert model.predict([{"age": 30.0, "spend": 50.0, "double": 100.0}]) == pytest.approx(wanted, abs=1e-6)
+    assert client.predict(tmp_path / "edge", [{"age": 30.0, "spend": 50.0, "double": 100.0}]) == pytest.approx(
+        wanted, abs=1e-6
+    )
     with pytest.raises(KeyError, match="double"):
-        model.predict([{"age": 30.0, "spend": 50.0}])
+        client.predict(tmp_path / "edge", [{"age": 30.0, "spend": 50.0}])
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +212,7 @@ def test_the_client_refuses_a_model_that_was_altered(network, tmp_path, client):
     with (tmp_path / "edge" / "model.ort").open("ab") as stream:
         stream.write(b"x")
     with pytest.raises(ValueError, match="is not what was exported"):
-        client.EdgeModel(tmp_path / "edge")
+        client.predict(tmp_path / "edge", [])
 
 
 def test_the_command_says_what_was_written(network, tmp_path):

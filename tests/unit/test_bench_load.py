@@ -84,3 +84,12 @@ def test_time_that_requests_wait_behind_a_stall_counts_in_an_open_loop(serve):
     seconds = np.array(found["seconds"])
     assert len(seconds) == pytest.approx(250, abs=60)
     assert (seconds > 0.05).sum() > 40
+
+
+def test_callers_that_were_too_many_leave_when_the_offered_rate_falls(serve):
+    """One connection that serves 200 a second has a backlog of 2,000 a second: it is given up with the storm."""
+    found = open_loop(serve(lambda count: 0.005), [REQUEST], 1, [(2000.0, 0.3), (20.0, 0.5)])
+
+    due, status = np.array(found["due"]), np.array(found["status"])
+    assert (status[due < 0.3] == 0).sum() > 300
+    assert (status[due > 0.35] == 200).all()

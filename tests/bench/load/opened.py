@@ -7,6 +7,7 @@ otherwise a server that stalls would be asked less while it does (coordinated om
 import time
 from array import array
 from collections import deque
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ def open_loop(
 ) -> dict[str, Any]:
     """Offer load at given rates, Poisson arrivals.
 
+    Every connection has had a reply before the first request is due. Where a phase offers less than the one before it,
+    the callers that were too many have left: what still waits for a connection then is given up.
+
     Args:
         address: host and port.
         requests: whole requests, sent in turn.
@@ -44,6 +48,8 @@ def open_loop(
         ``rude``, how many refusals came without ``Retry-After``.
     """
     pool = Pool(address, connections)
+    for connection in pool.all:
+        _greet(connection, requests[0])
     arrivals = _arrivals(phases, seed)
     clock = time.perf_counter_ns
     idle = deque(pool.all)
@@ -55,6 +61,7 @@ def open_loop(
     start = clock()
     due = (arrivals + start).tolist()
     deadline = int(due[-1] + PATIENCE * 1e9)
+    falls = deque(int(start + at * 1e9) for at in _falls(phases))
 
     def begin(connection: Connection, when: int) -> None:
         nonlocal sent
@@ -65,6 +72,10 @@ def open_loop(
         now = clock()
         if now > deadline:
             break
+        if falls and now >= falls[0]:
+            over = falls.popleft()
+            while backlog and backlog[0] < over:
+                given_up.append(backlog.popleft())
         while upcoming < total and due[upcoming] <= now:
             if idle:
                 late += now - due[upcoming] > 1_000_000
@@ -112,6 +123,24 @@ def open_loop(
         "rude": rude,
         "late": late / total,
     }
+
+
+def _greet(connection: Connection, request: bytes) -> None:
+    connection.send(request, 0, 0)
+    deadline = time.monotonic() + PATIENCE
+    while connection.receive() is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no reply within {PATIENCE:g} s before the measurement")
+
+
+def _falls(phases: list[tuple[float, float]]) -> list[float]:
+    """The moments at which the offered rate falls, s."""
+    found, at = [], 0.0
+    for (before, seconds), (after, _) in pairwise(phases):
+        at += seconds
+        if after < before:
+            found.append(at)
+    return found
 
 
 def _arrivals(phases: list[tuple[float, float]], seed: int) -> NDArray[np.int64]:
