@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.errors import BadInput
+from components.ingest import keyed_hash
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
 
@@ -22,6 +23,31 @@ _FORMATS: dict[str, Format] = {
     ".pq": "parquet",
 }
 _COMPRESSIONS = (".gz", ".zst")
+
+PersonalPolicy = Literal["report", "keep", "drop", "hash", "refuse"]
+
+
+class PersonalData(BaseModel):
+    """What to do with personal data; see :mod:`components.ingest.personal`.
+
+    Attributes:
+        policy: for columns in which it is found: ``report`` it, ``drop`` or ``hash`` them, ``refuse`` the source, or
+            ``keep`` them without a word.
+        columns: the same for single columns; those to drop or hash are, whatever is found in them.
+        key: fingerprint of the key with which columns were hashed, as snapshots record it; with another key the run
+            stops.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: PersonalPolicy = "report"
+    columns: dict[str, PersonalPolicy] = {}
+    key: str = ""
+
+    @property
+    def hashes(self) -> bool:
+        """Whether anything may be hashed, so that the outcome depends on the key."""
+        return "hash" in (self.policy, *self.columns.values())
 
 
 class ReadOptions(BaseModel):
@@ -40,6 +66,7 @@ class ReadOptions(BaseModel):
         date_format: strftime pattern of dates, where it is not recognised.
         timestamp_format: strftime pattern of timestamps, where it is not recognised.
         types: DuckDB types of columns, where the recognised one is wrong.
+        personal_data: whether to report, drop, hash or refuse it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +83,7 @@ class ReadOptions(BaseModel):
     date_format: str = ""
     timestamp_format: str = ""
     types: dict[str, str] = {}
+    personal_data: PersonalData = PersonalData()
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "ReadOptions":
@@ -73,8 +101,15 @@ class ReadOptions(BaseModel):
             raise BadInput(f"read_options: {name!r} is wrong ({first['msg']}); the options are {known}.") from error
 
     def given(self) -> dict[str, Any]:
-        """The options that differ from the defaults: what the version depends on."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        """The options that differ from the defaults: what the version depends on.
+
+        Raises:
+            BadInput: something is to be hashed, and there is no key, or another one than the options ask for.
+        """
+        values = self.model_dump(mode="json", exclude_defaults=True)
+        if self.personal_data.hashes:
+            values["personal_data"]["key"] = keyed_hash.fingerprint(self.personal_data.key)
+        return values
 
     def format_of(self, name: str) -> Format | None:
         """What a file is, by option or suffix; None when neither says it."""
