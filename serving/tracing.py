@@ -97,43 +97,51 @@ class Tracing:
             ) from error
         return cls(name, revision, OTLPSpanExporter())
 
-    def start(self, headers: Iterable[tuple[bytes, bytes]], route: str) -> "Span | None":
+    def start(self, headers: Iterable[tuple[bytes, bytes]], route: str, method: str = "") -> "Span | None":
         """Begin the span of a request; None where it is not sampled.
 
         Args:
             headers: of the request, names in lower case.
             route: the path, such as ``/v1/models/NAME:predict``.
+            method: gRPC's, with its service, such as ``package.Service/Method``; empty for a request of HTTP.
         """
         traceparent, states = _context(headers)
         if traceparent is not None and self._follows and not int(traceparent[3], 16) & _SAMPLED:
             return None
         parent = None if traceparent is None else self._caller(traceparent, states)
         pattern, model = _pattern(route)
-        attributes: dict[str, Any] = {
-            "http.request.method": "POST",
-            "http.route": pattern,
-            "url.path": route,
-            "url.scheme": "http",
-            "sluiceway.model.name": model,
-            "sluiceway.model.revision": self._revision,
-        }
-        span = self._tracer.start_span(f"POST {pattern}", parent, self._kind, attributes)
+        attributes: dict[str, Any] = {"sluiceway.model.name": model, "sluiceway.model.revision": self._revision}
+        if method:  # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
+            service, _, called = method.rpartition("/")
+            attributes |= {"rpc.system": "grpc", "rpc.service": service, "rpc.method": called}
+        else:
+            attributes |= {
+                "http.request.method": "POST",
+                "http.route": pattern,
+                "url.path": route,
+                "url.scheme": "http",
+            }
+        span = self._tracer.start_span(method or f"POST {pattern}", parent, self._kind, attributes)
         return span if span.is_recording() else None
 
-    def end(self, span: "Span", status: int, rows: int) -> None:
+    def end(self, span: "Span", status: int, rows: int, code: int | None = None) -> None:
         """End the span of a request.
 
         Args:
             span: of ``start``.
-            status: HTTP's.
+            status: HTTP's, or what it would be over HTTP.
             rows: how many the request had.
+            code: gRPC's; None for a request of HTTP.
         """
         from opentelemetry.trace import StatusCode
 
-        span.set_attribute("http.response.status_code", status)
+        if code is None:
+            span.set_attribute("http.response.status_code", status)
+        else:
+            span.set_attribute("rpc.grpc.status_code", code)
         span.set_attribute("sluiceway.rows", rows)
         if status >= 500:
-            span.set_attribute("error.type", str(status))
+            span.set_attribute("error.type", str(status if code is None else code))
             span.set_status(StatusCode.ERROR)
         span.end()
 

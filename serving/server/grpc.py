@@ -197,19 +197,20 @@ class Server:
         """Answer as HTTP's infer route does, and count, trace and log it alike."""
         call = _Call(self._core, context)
         failure: Exception | None = None
-        status, message, response = 500, "", b""
+        status, code, message, response = 500, grpc.StatusCode.OK, "", b""
         try:
             self._let_in(call)
             response = await self._predicted(call, encoded)
             status = _OK
         except asyncio.CancelledError:
-            status = _CLIENT_GONE
+            status, code = _CLIENT_GONE, grpc.StatusCode.CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 - told as everywhere, but counted here
             failure = error
             status, message = call.told(error)
+            code = _code(error)
         finally:
-            call.count(status)
+            call.count(status, code)
         if failure is not None:
             return await call.end(failure, message)
         context.set_trailing_metadata(call.trailing())
@@ -310,9 +311,9 @@ class _Call:
         self.is_logged = core.payloads is not None and core.payloads.wants()
         if core.tracing is not None:
             texts = [(key.encode(), value.encode("latin-1")) for key, value in self.seen.items() if type(value) is str]
-            self._span = core.tracing.start(texts, route.path)
+            self._span = core.tracing.start(texts, route.path, f"{SERVICE}/{_INFER}")
 
-    def count(self, status: int) -> None:
+    def count(self, status: int, code: grpc.StatusCode) -> None:
         """Count a prediction, end its span and log it."""
         core, route = self._core, self._route
         if route is None:
@@ -320,7 +321,7 @@ class _Call:
         seconds = time.perf_counter() - self._began
         route.telemetry.answered(status, seconds)
         if self._span is not None and core.tracing is not None:
-            core.tracing.end(self._span, status, self.rows)
+            core.tracing.end(self._span, status, self.rows, code.value[0])
         if self.is_logged and status == _OK:
             seen = {b"content-type": _JSON}
             core.offer(route, self.id, seen, messages.as_rest(self._request), status, self.logged, _JSON, None, seconds)
@@ -337,13 +338,18 @@ class _Call:
 
     async def end(self, failure: Exception, message: str) -> NoReturn:
         """End the call with the code of a failure."""
-        status = failure.status if isinstance(failure, Failure) else 500
-        code = grpc.StatusCode.RESOURCE_EXHAUSTED if isinstance(failure, Overloaded) else _CODES[status]
         trailing = self.trailing()
         if isinstance(failure, Failure) and "retry-after" in failure.headers:
             trailing = (*trailing, _PUSHBACK)
-        await self._context.abort(code, message[:_DETAILS_CHARS], trailing)
+        await self._context.abort(_code(failure), message[:_DETAILS_CHARS], trailing)
         raise AssertionError("aborting raises") from failure
+
+
+def _code(failure: Exception) -> grpc.StatusCode:
+    """What a failure is in gRPC's words."""
+    if isinstance(failure, Overloaded):
+        return grpc.StatusCode.RESOURCE_EXHAUSTED
+    return _CODES[failure.status if isinstance(failure, Failure) else 500]
 
 
 def _parsed(kind: Any, encoded: bytes) -> Any:

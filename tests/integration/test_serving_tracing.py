@@ -96,6 +96,26 @@ def test_a_span_is_the_callers_child_and_says_what_was_asked(receiver):
     assert receiver.resources[0]["service.version"] == "r7"
 
 
+def test_a_call_of_grpc_is_told_in_grpcs_words(receiver):
+    tracing = Tracing.from_environment("ours", "r7")
+    method = "inference.GRPCInferenceService/ModelInfer"
+    tracing.end(tracing.start(headers(), "/v2/models/ours/infer", method), 503, 0, 8)
+    tracing.close()
+
+    (span,) = receiver.spans
+    assert (span.name, span.parent_span_id.hex()) == (method, CALLER)
+    assert attributes(span) == {
+        "rpc.system": "grpc",
+        "rpc.service": "inference.GRPCInferenceService",
+        "rpc.method": "ModelInfer",
+        "rpc.grpc.status_code": 8,
+        "error.type": "8",
+        "sluiceway.model.name": "ours",
+        "sluiceway.model.revision": "r7",
+        "sluiceway.rows": 0,
+    }
+
+
 def test_the_callers_decision_counts_and_then_the_samplers(receiver, monkeypatch):
     tracing = Tracing.from_environment("ours", "r7")
     assert tracing.start(headers(flags="00"), ROUTE) is None
