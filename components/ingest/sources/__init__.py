@@ -1,6 +1,7 @@
 """Where data comes from: one module per kind of source, all behind one interface."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -58,29 +59,33 @@ class Source(Protocol):
         ...
 
 
+_SOURCES = {
+    "file": ("local", "LocalSource"),
+    "gs": ("gcs", "GcsSource"),
+    "s3": ("s3", "S3Source"),
+    "https": ("https", "HttpsSource"),
+    "http": ("https", "HttpsSource"),
+    "sklearn": ("builtin", "BuiltinSource"),
+}
+"""Module and class by scheme; a module is imported when it is needed."""
+
+
 def open_source(uri: str, options: ReadOptions) -> Source:
     """Choose the module for a URI.
 
     Raises:
-        BadInput: no source reads such a URI.
+        BadInput: no source reads such a URI, or it is written wrongly.
     """
+    known = "a local path, " + ", ".join(f"{scheme}://" for scheme in _SOURCES if scheme != "http")
+    if not uri.strip():
+        raise BadInput(f"The source URI is empty; give {known}.")
     scheme, separator, _ = uri.partition("://")
     scheme = scheme.lower() if separator else "file"
-    if not uri.strip():
-        raise BadInput("The source URI is empty; give a path, file://, gs:// or sklearn:// URI.")
-    if scheme == "file":
-        from components.ingest.sources.local import LocalSource
-
-        return LocalSource(uri, options)
-    if scheme == "gs":
-        from components.ingest.sources.gcs import GcsSource
-
-        return GcsSource(uri, options)
-    if scheme == "sklearn":
-        from components.ingest.sources.builtin import BuiltinSource
-
-        return BuiltinSource(uri)
-    raise BadInput(f"{uri}: no source reads {scheme}:// URIs; use a local path, file://, gs:// or sklearn://.")
+    if scheme not in _SOURCES:
+        raise BadInput(f"{uri}: no source reads {scheme}:// URIs; use {known}.")
+    module, name = _SOURCES[scheme]
+    opened: Source = getattr(import_module(f"{__name__}.{module}"), name)(uri, options)
+    return opened
 
 
 def readable(names: list[str], options: ReadOptions, where: str) -> list[str]:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from components.errors import BadInput
+from components.ingest.options import ReadOptions
 from components.ingest.sources import SourceFile
 
 _DATA = {
@@ -22,8 +23,8 @@ _DATA = {
 class BuiltinSource:
     """An ``sklearn://`` URI."""
 
-    def __init__(self, uri: str) -> None:
-        """Check the name.
+    def __init__(self, uri: str, options: ReadOptions) -> None:
+        """Check the name; the tables need no options.
 
         Raises:
             BadInput: there is no such data set.
