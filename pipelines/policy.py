@@ -15,8 +15,8 @@ DAY = 24 * HOUR
 _SETTINGS = {
     name: name
     for name in (
+        "AWS_DEFAULT_REGION",
         "AWS_ENDPOINT_URL",  # of MinIO, SeaweedFS and others that speak S3
-        "AWS_REGION",
         "MLFLOW_TRACKING_URI",
         "SLUICEWAY_HOME",
         "SLUICEWAY_PROMETHEUS",
