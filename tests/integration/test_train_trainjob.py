@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from components.errors import BadInput, Unreachable
+from components.exchange import Exchange
 from components.step import emit
 from components.train.interrupt import Interrupted
 from components.train.trainjob import run
 from components.train.trainjob.cluster import Cluster, inside
 from components.train.trainjob.manifest import Job
 from components.train.trainjob.run import JobFailed, Outputs, train
-from components.train.trainjob.work import RESULT, Exchange, Work
+from components.train.trainjob.work import RESULT, Work
 from tests.feature_sets import feature_set, sklearn_frame
 from tests.kubernetes_api import PYTORCH, TENSORFLOW, TRAINER_2_1, TRAINER_2_2, Api, serving
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import BadInput, SluicewayError, Unreachable
+from components.exchange import Exchange
 from components.features.schema import FILE as FEATURES_FILE
 from components.files import whole_folder
 from components.settings import settings
@@ -19,7 +20,7 @@ from components.train.recipe import digest
 from components.train.trainers import find
 from components.train.trainjob.cluster import Cluster, Seen, inside, owner
 from components.train.trainjob.manifest import Framework, Job, Plain
-from components.train.trainjob.work import FEATURES, OUT, RESULT, WORK, Exchange, Result, Work
+from components.train.trainjob.work import FEATURES, OUT, RESULT, WORK, Result, Work
 
 EVERY = 5.0
 """Seconds between two looks."""

@@ -10,10 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from components.errors import NotReady
+from components.exchange import Exchange
 from components.files import write_text
 from components.step import step
 from components.train.trainjob.manifest import PORT
-from components.train.trainjob.work import FEATURES, OUT, RESULT, WORK, Exchange, Result, Work
+from components.train.trainjob.work import FEATURES, OUT, RESULT, WORK, Result, Work
 
 PATIENCE = 3600.0
 """Seconds that a pod's other processes wait until the first one has copied the feature set."""
