@@ -205,4 +205,4 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("NL BSN", lambda _text: False, "bsn|burgerservicenummer|sofi_?nummer", _form(r"[0-9]{8,9}", _bsn)),
 )
-"""Those that are bare digits with one check digit count only in a column called so: of any numbers, one in ten is one."""
+"""Those that are bare digits with one check digit count only in a column called so, since one number in ten is one."""
