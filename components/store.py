@@ -50,6 +50,20 @@ class Store:
         except OSError as error:
             raise Unreachable(f"{self.where(name)} cannot be written ({error}); check SLUICEWAY_STORE.") from error
 
+    def names(self, prefix: str) -> list[str]:
+        """The names of all entries below a prefix that ends with ``/``, sorted."""
+        if self._folder is not None:
+            found = (path.relative_to(self._folder) for path in (self._folder / prefix).rglob("*") if path.is_file())
+            return sorted(path.as_posix() for path in found if not path.name.startswith("."))
+        system, path = self._remote(prefix)
+        root = path.rstrip("/")[: -len(prefix.rstrip("/"))]
+        try:
+            return sorted(name[len(root) :] for name in system.find(path) if name.startswith(root))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise Unreachable(f"{self.where(prefix)} cannot be read ({error}); check SLUICEWAY_STORE.") from error
+
     def create(self, name: str, content: bytes) -> bytes:
         """Write an entry unless there is one, and return what is there: of two runs at once, the first one wins.
 
@@ -80,7 +94,8 @@ class Store:
         import fsspec
 
         try:
-            system, path = fsspec.core.url_to_fs(self.where(name))
+            # Without the cache of listings, what another process has just written is seen.
+            system, path = fsspec.core.url_to_fs(self.where(name), use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise Unreachable(f"SLUICEWAY_STORE={self._root} cannot be used: {error}.") from error
         return system, path

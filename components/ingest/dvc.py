@@ -5,8 +5,10 @@ The format is DVC 3's: the md5 of every file, and of the JSON list of them for t
 
 import hashlib
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,26 @@ class Tracked:
     bytes: int
 
 
-def tracked(folder: Path) -> list[Tracked]:
-    """Digest every file of a folder."""
+def tracked(folder: Path, known: Mapping[str, str] = MappingProxyType({}), but: Collection[str] = ()) -> list[Tracked]:
+    """Digest every file of a folder.
+
+    Args:
+        folder: with files and folders in it.
+        known: the md5 of files that have been digested already, by name relative to it.
+        but: names of files to leave out.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [Tracked(path.relative_to(folder).as_posix(), md5(path), path.stat().st_size) for path in files]
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    return [
+        Tracked(name, known.get(name) or md5(path), path.stat().st_size)
+        for name, path in names.items()
+        if name not in but
+    ]
+
+
+def md5_of(content: bytes) -> str:
+    """Hexadecimal md5 of bytes."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def md5(path: Path) -> str:
@@ -39,7 +57,7 @@ def directory(files: list[Tracked]) -> bytes:
 
 def pointer(files: list[Tracked], name: str) -> str:
     """The text of ``<name>.dvc`` for a folder of these files that is to be restored as ``name``."""
-    identity = hashlib.md5(directory(files), usedforsecurity=False).hexdigest()
+    identity = md5_of(directory(files))
     return (
         "outs:\n"
         f"- md5: {identity}.dir\n"
