@@ -9,7 +9,7 @@ import duckdb
 
 from components.errors import BadInput
 from components.files import whole_folder
-from components.ingest import dvc
+from components.ingest import catalog, dvc
 from components.ingest.complaints import Fetched, explain, is_unfit, sentences
 from components.ingest.engine import engine, identifier, literal, write_parquet
 from components.ingest.reader import Reader
@@ -33,7 +33,7 @@ def run(
 
     Raises:
         BadInput: the source cannot be read, or is no longer what was resolved.
-        Unreachable: its store refuses or is down.
+        Unreachable: its store, or the one that keeps versions, refuses or is down.
         StorageFull: the disk ran out.
     """
     source = resolve(source_uri, read_options)
@@ -52,7 +52,10 @@ def run(
             raise BadInput(f"{source_uri} has column names and no rows; nothing can be learned from it.")
         if not source.opened.still(source.files):
             raise BadInput(f"{source_uri} changed while it was read; run the step again when nothing writes to it.")
-        return _finish(folder, source, source_uri, rows, columns)
+        snapshot = _finish(folder, source, source_uri, rows, columns)
+        if dataset:
+            catalog.publish(folder, snapshot, dataset)
+        return snapshot
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, files: list[Fetched], source: Source, part: Path) -> int:
