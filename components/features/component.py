@@ -53,6 +53,9 @@ def features(
             split_key,
             split_seed,
             Path(features.path),
+            feature_tables,
+            engine,
+            spark,
         )
         schema = made.schema
         features.metadata.update(

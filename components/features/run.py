@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from components.errors import BadInput
 from components.features import parsing
+from components.features.engines import DUCKDB, Engine, open_engine
 from components.features.expressions import feature_of, parsed
 from components.features.schema import FILE, SPLITS, FeatureSchema, Task
 from components.features.select import Selection, select
@@ -15,17 +17,17 @@ from components.features.split import assigned, content, in_order, key_text
 from components.features.task import Kind, decide
 from components.files import whole_folder
 from components.ingest import snapshot as snapshots
-from components.ingest.engine import ROW, engine, identifier, literal, sql, write_parquet
+from components.ingest.engine import ROW
 from components.validate.contract import Contract
 from components.validate.profile import FILE as PROFILE
 from components.validate.profile import Profile, typed
 from components.validate.quarantine import FILE as QUARANTINE
 
 if TYPE_CHECKING:
-    import duckdb
     import ibis.expr.types as ir
 
 _SPLIT, _TARGET = "__sluiceway_split", "__sluiceway_target"
+_KEPT = "rows"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ def run(
     split_key: str,
     split_seed: int,
     out: Path,
+    feature_tables: Mapping[str, Any] = MappingProxyType({}),
+    engine: str = DUCKDB,
+    spark: Mapping[str, Any] = MappingProxyType({}),
 ) -> FeatureSet:
     """Make the feature set ``out`` (see :mod:`components.features.schema`), whole or not at all.
 
@@ -71,9 +76,13 @@ def run(
             contract's identifiers, else the whole row.
         split_seed: another seed is another split.
         out: the folder to make.
+        feature_tables: what the spec joins, as :func:`components.ingest.resolve.resolve_tables` pinned it.
+        engine: where to compute; see :func:`components.features.engines.open_engine`.
+        spark: what a Spark job asks for, where it is not the default.
 
     Raises:
         BadInput: a parameter is wrong, or the data is too little to learn from.
+        Unreachable: the engine cannot be reached.
         StorageFull: the disk ran out.
     """
     spec = FeatureSpec.loads(feature_spec)
@@ -84,8 +93,9 @@ def run(
         raise BadInput(f"There is no target column {target!r}; the columns are {', '.join(profile.columns)}.")
     kind = decide(task, profile.columns[target], profile.rows)
     key = _key(split_key, spec, rules, profile, target)
-    with whole_folder(out) as folder, engine(out.parent) as connection:
-        table = snapshots.relation(connection, snapshot, described)
+    with whole_folder(out) as folder, open_engine(engine, spark, out.parent) as opened:
+        paths = [snapshot / part.name for part in described.parts]
+        table = opened.read(snapshots.VIEW, paths, [part.rows for part in described.parts])
         chosen = select(table, rules, profile, spec, target)
         values = _values(table, chosen, profile, target, kind)
         how: dict[str, str | int | list[str]]
@@ -93,13 +103,13 @@ def run(
             split, how = in_order(table, profile, spec.order), {"order": spec.order}
         else:
             split, how = assigned(key_text(table, profile, key), split_seed), {"key": list(key), "seed": split_seed}
-        _materialise(connection, table, values, split, quarantine / QUARANTINE)
-        quarantined = described.rows - sum(_rows(connection).values())
-        unlabelled = _drop_unlabelled(connection)
-        rows = _rows(connection)
-        labels = _labels(connection, target, task) if kind == "classes" else {}
+        made = table.select(ROW, **values, **{_SPLIT: split})
+        kept = opened.keep(_KEPT, _without_quarantined(opened, made, quarantine / QUARANTINE))
+        counted = _counted(opened, kept)
+        rows = {name: counted[name].labelled for name in SPLITS}
+        labels = _labels(opened, kept, target, task) if kind == "classes" else {}
         _check_splits(rows, labels, target)
-        _write(connection, folder, chosen, target, list(labels))
+        _write(opened, kept, folder, chosen, target, list(labels))
         schema = FeatureSchema(
             task=_task(kind, len(labels)),
             target=target,
@@ -112,8 +122,9 @@ def run(
             rows=rows,
         )
         (folder / FILE).write_text(schema.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    usable = sum(split.rows for split in counted.values())
     counts = {name: sum(per_split.values()) for name, per_split in labels.items()}
-    return FeatureSet(schema, sum(rows.values()), quarantined, unlabelled, counts)
+    return FeatureSet(schema, sum(rows.values()), described.rows - usable, usable - sum(rows.values()), counts)
 
 
 def _key(split_key: str, spec: FeatureSpec, rules: Contract, profile: Profile, target: str) -> tuple[str, ...]:
@@ -141,41 +152,37 @@ def _values(table: "ir.Table", chosen: Selection, profile: Profile, target: str,
     return values
 
 
-def _materialise(
-    connection: "duckdb.DuckDBPyConnection",
-    table: "ir.Table",
-    values: "Mapping[str, ir.Value]",
-    split: "ir.Value",
-    quarantine: Path,
-) -> None:
-    """Compute everything once, into a table that DuckDB spills when it is large."""
-    query = sql(table.select(ROW, **values, **{_SPLIT: split}))
-    row = identifier(ROW)
-    set_aside = f"read_parquet({literal(quarantine)})"
-    ((count,),) = connection.execute(f"SELECT count(*) FROM {set_aside}").fetchall()
-    if count:  # the join may not keep the order
-        query = f"SELECT * FROM ({query}) WHERE {row} NOT IN (SELECT row FROM {set_aside}) ORDER BY {row}"
-    connection.execute(f"CREATE TEMP TABLE rows AS {query}").fetchall()
+def _without_quarantined(engine: Engine, made: "ir.Table", quarantine: Path) -> "ir.Table":
+    set_aside = engine.read("quarantine", [quarantine])
+    ((count,),) = (row.values() for row in engine.rows(set_aside.aggregate(count=set_aside.count())))
+    if not count:
+        return made
+    return made.anti_join(set_aside, made[ROW] == set_aside["row"]).order_by(ROW)  # a join may not keep the order
 
 
-def _rows(connection: "duckdb.DuckDBPyConnection") -> dict[str, int]:
-    counted = dict(connection.execute(f"SELECT {_SPLIT}, count(*) FROM rows GROUP BY ALL").fetchall())
-    return {name: int(counted.get(name, 0)) for name in SPLITS}
+@dataclass(frozen=True)
+class _Split:
+    """How many usable rows a split has, and how many of them have a target."""
+
+    rows: int = 0
+    labelled: int = 0
 
 
-def _drop_unlabelled(connection: "duckdb.DuckDBPyConnection") -> int:
-    ((count,),) = connection.execute(f"DELETE FROM rows WHERE {_TARGET} IS NULL").fetchall()
-    return int(count)
+def _counted(engine: Engine, kept: "ir.Table") -> dict[str, _Split]:
+    per_split = kept.group_by(_SPLIT).aggregate(rows=kept.count(), labelled=kept[_TARGET].count())
+    found = {row[_SPLIT]: _Split(int(row["rows"]), int(row["labelled"])) for row in engine.rows(per_split)}
+    return {name: found.get(name, _Split()) for name in SPLITS}
 
 
-def _labels(connection: "duckdb.DuckDBPyConnection", target: str, task: str) -> dict[str, dict[str, int]]:
+def _labels(engine: Engine, kept: "ir.Table", target: str, task: str) -> dict[str, dict[str, int]]:
     """Rows per split for each class; numbers are ordered as numbers, texts as texts."""
-    counted = connection.execute(f"SELECT {_TARGET}, {_SPLIT}, count(*) FROM rows GROUP BY ALL").fetchall()
-    labels = {str(label) for label, _, _ in counted}
+    labelled = kept.filter(kept[_TARGET].notnull())
+    counted = engine.rows(labelled.group_by(_TARGET, _SPLIT).aggregate(rows=labelled.count()))
+    labels = {str(row[_TARGET]) for row in counted}
     order = sorted(labels, key=float) if all(_is_number(label) for label in labels) else sorted(labels)
     found: dict[str, dict[str, int]] = {label: {} for label in order}
-    for label, split, count in counted:
-        found[label][split] = int(count)
+    for row in counted:
+        found[row[_TARGET]][row[_SPLIT]] = int(row["rows"])
     if len(found) < 2:
         raise BadInput(f"The target {target!r} has only the class {', '.join(order) or '(none)'} in the usable rows.")
     if task == "binary" and len(found) != 2:
@@ -206,18 +213,17 @@ def _check_splits(rows: Mapping[str, int], labels: Mapping[str, Mapping[str, int
             )
 
 
-def _write(
-    connection: "duckdb.DuckDBPyConnection", folder: Path, chosen: Selection, target: str, labels: list[str]
-) -> None:
+def _write(engine: Engine, kept: "ir.Table", folder: Path, chosen: Selection, target: str, labels: list[str]) -> None:
+    import ibis
+
     names = dict.fromkeys([column.name for column in chosen.inputs] + [column.name for column in chosen.features])
-    columns = ", ".join(identifier(name) for name in names)
-    label = f"{_TARGET}::DOUBLE"
+    label = kept[_TARGET].cast("float64")
     if labels:
-        listed = ", ".join(literal(name) for name in labels)
-        label = f"(list_position([{listed}], {_TARGET}) - 1)::BIGINT"
+        place = ibis.array(labels).index(kept[_TARGET])
+        label = place.cast("int32").cast("int64")  # DuckDB's is an int32, of which Ibis does not know
     for split in SPLITS:
-        query = f"SELECT {columns}, {label} AS {identifier(target)} FROM rows WHERE {_SPLIT} = '{split}'"
-        write_parquet(connection, query, folder / f"{split}.parquet")
+        rows = kept.filter(kept[_SPLIT] == split, kept[_TARGET].notnull())
+        engine.write(rows.select(ROW, *names, **{target: label}), folder / f"{split}.parquet")
 
 
 def _task(kind: Kind, classes: int) -> Task:
