@@ -67,6 +67,8 @@ class ReadOptions(BaseModel):
         timestamp_format: strftime pattern of timestamps, where it is not recognised.
         types: DuckDB types of columns, where the recognised one is wrong.
         personal_data: whether to report, drop, hash or refuse it.
+        table: what to read from a database, as ``name`` or ``schema.name``.
+        query: a SELECT to run there instead; with an ORDER BY its rows keep their order.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,6 +86,8 @@ class ReadOptions(BaseModel):
     timestamp_format: str = ""
     types: dict[str, str] = {}
     personal_data: PersonalData = PersonalData()
+    table: str = ""
+    query: str = ""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "ReadOptions":

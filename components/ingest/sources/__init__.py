@@ -65,6 +65,9 @@ _SOURCES = {
     "s3": ("s3", "S3Source"),
     "https": ("https", "HttpsSource"),
     "http": ("https", "HttpsSource"),
+    "postgresql": ("sql", "SqlSource"),
+    "mysql": ("sql", "SqlSource"),
+    "sqlite": ("sql", "SqlSource"),
     "sklearn": ("builtin", "BuiltinSource"),
 }
 """Module and class by scheme; a module is imported when it is needed."""
