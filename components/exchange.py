@@ -42,6 +42,22 @@ class Exchange:
         except OSError as error:
             raise self._failure(error) from error
 
+    def put_file(self, path: Path, name: str) -> None:
+        """Copy one file there."""
+        target = f"{self._root}/{name}"
+        try:
+            self._store.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._store.put_file(str(path), target)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def get_file(self, name: str, path: Path) -> None:
+        """Copy one file from there."""
+        try:
+            self._store.get_file(f"{self._root}/{name}", str(path))
+        except OSError as error:
+            raise self._failure(error) from error
+
     def get(self, name: str, folder: Path) -> None:
         """Copy a folder from there, whole or not at all."""
         source = f"{self._root}/{name}"

@@ -16,6 +16,7 @@ VERSION = "0.1.0"
 DATA = f"{REGISTRY}/python-data:{VERSION}"
 CONTROL = f"{REGISTRY}/python-control:{VERSION}"
 SERVING = f"{REGISTRY}/python-serving:{VERSION}"
+SPARK = f"{REGISTRY}/python-spark:{VERSION}"
 TRAIN_SKLEARN = f"{REGISTRY}/python-train-sklearn:{VERSION}"
 TRAIN_TORCH = f"{REGISTRY}/python-train-torch:{VERSION}"
 TRAIN_TORCH_CUDA = f"{REGISTRY}/python-train-torch-cuda:{VERSION}"
@@ -42,6 +43,11 @@ def for_serving(native: str = "") -> str:
     return _as_packaged(_TRAINING[native][False] if native else SERVING)
 
 
+def for_features(engine: str) -> str:
+    """The image that computes features: all but DuckDB need Spark."""
+    return DATA if engine == "duckdb" else _as_packaged(SPARK)
+
+
 def name_of(reference: str) -> str:
     """An image's name without registry, tag and digest."""
     return reference.rpartition("/")[2].partition("@")[0].partition(":")[0]
@@ -49,7 +55,7 @@ def name_of(reference: str) -> str:
 
 def chosen_by_runs() -> str:
     """The value of :data:`VARIABLE`, as this code names the images."""
-    chosen = {SERVING, *(image for pair in _TRAINING.values() for image in pair)}
+    chosen = {SERVING, SPARK, *(image for pair in _TRAINING.values() for image in pair)}
     return json.dumps({name_of(image): image for image in sorted(chosen)}, separators=(",", ":"))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import BadInput
 from components.features import parsing
-from components.features.engines import DUCKDB, Engine, open_engine
+from components.features.engines import DUCKDB, KUBERNETES, Engine, Opener, open_engine
 from components.features.expressions import feature_of, parsed
 from components.features.schema import FILE, SPLITS, FeatureSchema, Task
 from components.features.select import Selection, select
@@ -60,7 +60,7 @@ def run(
     split_seed: int,
     out: Path,
     feature_tables: Mapping[str, Any] = MappingProxyType({}),
-    engine: str = DUCKDB,
+    engine: str | Opener = DUCKDB,
     spark: Mapping[str, Any] = MappingProxyType({}),
 ) -> FeatureSet:
     """Make the feature set ``out`` (see :mod:`components.features.schema`), whole or not at all.
@@ -77,7 +77,8 @@ def run(
         split_seed: another seed is another split.
         out: the folder to make.
         feature_tables: what the spec joins, as :func:`components.ingest.resolve.resolve_tables` pinned it.
-        engine: where to compute; see :func:`components.features.engines.open_engine`.
+        engine: where to compute; see :func:`components.features.engines.open_engine`. ``kubernetes`` runs all of this
+            in the driver of a SparkApplication.
         spark: what a Spark job asks for, where it is not the default.
 
     Raises:
@@ -85,6 +86,13 @@ def run(
         Unreachable: the engine cannot be reached.
         StorageFull: the disk ran out.
     """
+    if engine == KUBERNETES:
+        from components.features.spark.step import on_kubernetes
+
+        given: dict[str, Any] = {"target": target, "feature_spec": feature_spec, "task": task, "split_key": split_key}
+        given |= {"split_seed": split_seed, "feature_tables": dict(feature_tables)}
+        folders = {"snapshot": snapshot, "quarantine": quarantine, "contract": contract}
+        return on_kubernetes(folders, out, given, spark)
     spec = FeatureSpec.loads(feature_spec)
     rules = Contract.read(contract)
     profile = Profile.model_validate_json((contract / PROFILE).read_text(encoding="utf-8"))

@@ -4,7 +4,8 @@ The job itself is written once, as Ibis expressions over named tables; an engine
 expressions, and writes Parquet. Whatever is true of one engine alone is in its module.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +16,7 @@ from components.ingest.engine import ROW
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-DUCKDB = "duckdb"
+DUCKDB, KUBERNETES = "duckdb", "kubernetes"
 
 
 class Engine(Protocol):
@@ -53,11 +54,15 @@ class Engine(Protocol):
         """
 
 
-def open_engine(engine: str, spark: Mapping[str, Any], beside: Path) -> AbstractContextManager[Engine]:
+Opener = Callable[[Path], AbstractContextManager[Engine]]
+"""Opens an engine beside an output."""
+
+
+def open_engine(engine: "str | Opener", spark: Mapping[str, Any], beside: Path) -> AbstractContextManager[Engine]:
     """Open the engine of a name, for as long as a context lasts.
 
     Args:
-        engine: ``duckdb``; what else there is, the components' documentation says.
+        engine: ``duckdb``; ``local[N]``, ``spark://host:port`` or ``sc://host:port`` for Spark; or what opens one.
         spark: what a Spark job asks for.
         beside: an output; what an engine must spill goes to a folder beside it.
 
@@ -69,4 +74,18 @@ def open_engine(engine: str, spark: Mapping[str, Any], beside: Path) -> Abstract
         from components.features.engines.duckdb import open_duckdb
 
         return open_duckdb(beside)
-    raise BadInput(f"There is no engine {engine!r}; use {DUCKDB}.")
+    if not isinstance(engine, str):
+        return engine(beside)
+    if is_spark(engine):
+        from components.features.engines.spark import open_spark
+
+        return open_spark(engine, spark, beside)
+    raise BadInput(
+        f"There is no engine {engine!r}; use duckdb, local[N], spark://host:port, sc://host:port (Spark Connect) or "
+        "kubernetes."
+    )
+
+
+def is_spark(engine: str) -> bool:
+    """Whether an engine's name is that of a Spark which a step drives itself."""
+    return bool(re.fullmatch(r"local\[(\d+|\*)\]", engine)) or engine.startswith(("spark://", "sc://"))

@@ -35,7 +35,7 @@ def _group(number: int) -> str:
     return f"nullif(regexp_extract(t, {_text(_MOMENT)}, {number}), '')"
 
 
-# Spark writes most doubles as DuckDB does. The rest: the shortest digits that are read back as the same double; 15 suffice
+# Spark writes most doubles as DuckDB does. The rest: the shortest digits that are read back as the same; 15 suffice
 # for most, 17 for all. Within a CASE, since the argument of a function is computed for every row.
 _IS_SIMPLE = "(x = 0 OR (abs(x) >= 0.001D AND abs(x) < 1e7D AND length(CAST(x AS STRING)) <= 16))"
 _DIGITS = (

@@ -32,11 +32,6 @@ SEMANTICS: Mapping[str, str] = {
 """Settings of the session that results depend on; a run cannot change them."""
 
 
-def is_spark(engine: str) -> bool:
-    """Whether an engine string names a Spark that a step can drive itself."""
-    return bool(_LOCAL.fullmatch(engine)) or engine.startswith(("spark://", "sc://"))
-
-
 @contextmanager
 def session(engine: str, conf: Mapping[str, str] | None = None, driver_memory: str = "") -> "Iterator[SparkSession]":
     """A session of Spark; one that this process has already is used and left open, else it ends with the block.
