@@ -1,12 +1,15 @@
 """Files of this machine or of a mounted volume: a file, a folder or a glob."""
 
+import errno
 import glob
 import hashlib
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from components.errors import BadInput
+from components.errors import BadInput, Unreachable
 from components.ingest.options import ReadOptions
 from components.ingest.sources import SourceFile, readable
 
@@ -42,20 +45,41 @@ class LocalSource:
 
     def _names(self) -> tuple[Path, list[str]]:
         path = self._path
-        if path.is_file():
-            return path.parent, [path.name]
-        if path.is_dir():
-            inside = [found.relative_to(path).as_posix() for found in path.rglob("*") if found.is_file()]
-            return path, readable(inside, self._options, str(path))
-        if any(character in str(path) for character in _WILD):
+        if any(character in str(path) for character in _WILD) and not os.path.lexists(path):
             root = _fixed_part(path)
             found = [Path(name) for name in glob.glob(str(path), recursive=True)]
-            inside = [name.relative_to(root).as_posix() for name in found if name.is_file()]
+            inside = [name.relative_to(root).as_posix() for name in found if not name.is_dir()]
             if not inside:
                 raise BadInput(f"No file matches {path}; check the pattern and the folder {root}.")
             return root, readable(inside, self._options, str(path))
+        if path.is_dir():
+            inside = [found.relative_to(path).as_posix() for found in _walk(path)]
+            return path, readable(inside, self._options, str(path))
+        if os.path.lexists(path):
+            return path.parent, [path.name]
         hint = "" if path.parent.is_dir() else f" (there is no folder {path.parent} either)"
         raise BadInput(f"No such file: {path}{hint}; give an existing file, folder or glob as source_uri.")
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Everything under a folder that is no folder itself; links are followed, as Kubernetes mounts consist of them.
+
+    Raises:
+        BadInput: a folder may not be listed, or a link leads back to a folder it lies in.
+    """
+
+    def unlisted(error: OSError) -> None:
+        raise BadInput(f"Folder {error.filename} may not be listed by this user; change its permissions.") from error
+
+    for folder, folders, names in os.walk(root, onerror=unlisted, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        for name in folders:
+            path = Path(folder, name)
+            if path.is_symlink() and Path(folder).resolve().is_relative_to(path.resolve()):
+                raise BadInput(
+                    f"Link {path} leads back to {path.resolve()}, round in circles; remove it or use a glob."
+                )
+        yield from (Path(folder, name) for name in names)
 
 
 def _path(uri: str) -> Path:
@@ -80,18 +104,38 @@ def _fixed_part(pattern: Path) -> Path:
 def _described(root: Path, name: str) -> SourceFile:
     path = root / name
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for somebody to write
+            raise BadInput(f"{path} is {_kind(status.st_mode)}, not a file; write its content to a file first.")
         with path.open("rb") as stream:
             stamp = _stamp(path)
             size = os.fstat(stream.fileno()).st_size
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except PermissionError as error:
         raise BadInput(f"{path} may not be read by this user; change its permissions.") from error
+    except FileNotFoundError as error:
+        gone = f"is a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "is gone again"
+        raise BadInput(f"{path} {gone}; give existing files.") from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BadInput(f"{path} is a link that leads to itself; remove it.") from error
+        raise Unreachable(f"{path} cannot be read ({error.strerror}); check its disk or mount.") from error
     return SourceFile(name=name, digest=f"sha256:{digest}", bytes=size, stamp=stamp)
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a folder")
 
 
 def _stamp(path: Path) -> str:
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return "gone"
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
