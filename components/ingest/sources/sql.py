@@ -17,6 +17,9 @@ from components.ingest.sources.databases import Interrupted, open_database
 TRIES = 4
 """How often a query is begun, at most, when its connection breaks."""
 
+WAIT = 0.5
+"""Seconds before the second try, at least; they double with each one."""
+
 _T = TypeVar("_T")
 
 
@@ -94,7 +97,7 @@ def patiently(attempt: Callable[[], _T]) -> _T:
     tries = Retrying(
         retry=retry_if_exception_type(Interrupted),
         stop=stop_after_attempt(TRIES),
-        wait=wait_exponential_jitter(initial=0.5, max=20, jitter=1),
+        wait=wait_exponential_jitter(initial=WAIT, max=20, jitter=WAIT),
         reraise=True,
     )
     try:
@@ -119,8 +122,6 @@ def _checked_order(query: str, dialect: str) -> bool:
     if len(statements) != 1:
         raise BadInput(f"read_options query holds {len(statements)} statements; write one SELECT.")
     (statement,) = statements
-    if isinstance(statement, exp.Query):
-        return statement.args.get("order") is not None
-    if isinstance(statement, (exp.DML, exp.DDL, exp.Drop, exp.Alter, exp.TruncateTable)):
-        raise BadInput("read_options query would write to the database; only a SELECT is run.")
-    return False
+    if not isinstance(statement, exp.Query):
+        raise BadInput("read_options query is no SELECT, or would write to the database; only a SELECT is run.")
+    return statement.args.get("order") is not None

@@ -70,33 +70,35 @@ class MySql:
             connection = pymysql.connect(**self._with_secrets(), cursorclass=pymysql.cursors.SSCursor)
         except (pymysql.Error, RuntimeError, OSError) as error:
             raise self._explained(error) from error
+        cursor = connection.cursor()
         try:
-            with connection.cursor() as cursor:
-                cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                cursor.execute(f"SET SESSION time_zone = '+00:00', net_write_timeout = {_WAIT}")
-                cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-                cursor.execute(query)
-                if not cursor.description:
-                    raise BadInput("read_options query returns no rows at all; write a SELECT.")
-                titles = tuple(column[0] for column in cursor.description)
-                check_names(titles, f"{self._where}, read_options query")
-                fields = cursor._result.fields  # flags and character set, which the description leaves out
-                names = [f"c{index}" for index in range(len(titles))]
-                types = [_type(field) for field in fields]
-                yield Rows(
-                    schema=_schema(names, types),
-                    batches=_batches(cursor, names, types),
-                    columns=tuple(
-                        Column(title, _read(name, kind)) for name, title, kind in zip(names, titles, types, strict=True)
-                    ),
-                    ordered=ordered,
-                )
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute(f"SET SESSION time_zone = '+00:00', net_write_timeout = {_WAIT}")
+            cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+            cursor.execute(query)
+            titles = tuple(column[0] for column in cursor.description)
+            check_names(titles, f"{self._where}, read_options query")
+            fields = cursor._result.fields  # flags and character set, which the description leaves out
+            names = [f"c{index}" for index in range(len(titles))]
+            types = [_type(field) for field in fields]
+            yield Rows(
+                schema=_schema(names, types),
+                batches=_batches(cursor, names, types),
+                columns=tuple(
+                    Column(title, _read(name, kind)) for name, title, kind in zip(names, titles, types, strict=True)
+                ),
+                ordered=ordered,
+            )
         except pymysql.Error as error:
             raise self._explained(error) from error
         finally:
-            connection._force_close()  # an unbuffered result would otherwise be read to its end first
+            if cursor._result:  # closed politely, it would first be read to its end
+                cursor._result.unbuffered_active = False
+            connection._force_close()
 
     def _with_secrets(self) -> dict[str, Any]:
+        from pymysql.converters import encoders
+
         given = settings()
         user = self._login.get("user") or given.database_user
         password = given.database_password.get_secret_value()
@@ -107,7 +109,7 @@ class MySql:
             "charset": "utf8mb4",
             "connect_timeout": 10,
             "read_timeout": _WAIT,
-            "conv": {},
+            "conv": encoders,  # and no decoders: values stay the texts that they are
         }
 
     def _explained(self, error: Exception) -> SluicewayError:

@@ -53,21 +53,19 @@ class Sqlite:
                 sqlite3.connect(address, uri=True, timeout=_LOCKED, isolation_level=None, check_same_thread=False)
             ) as connection:
                 connection.execute("BEGIN")  # one moment's content for both of the queries below
-                try:
-                    connection.execute(f"CREATE TEMP VIEW sluiceway_query AS {query}")
-                except sqlite3.Error as error:
-                    raise BadInput(_wrong(self._path, error)) from error
+                connection.execute(f"CREATE TEMP VIEW sluiceway_query AS {query}")
                 kinds = _kinds(connection)
-                check_names(tuple(name for name, _, _ in kinds), f"{self._path.name}, read_options query")
                 cursor = connection.execute(query)  # not the view, which need not keep an ORDER BY
+                titles = tuple(column[0] for column in cursor.description)
+                check_names(titles, f"{self._path.name}, read_options query")
                 names = [f"c{index}" for index in range(len(kinds))]
-                types = [held for _, held, _ in kinds]
+                types = [held for held, _ in kinds]
                 yield Rows(
                     schema=_schema(names, types),
                     batches=_batches(cursor, names, types),
                     columns=tuple(
                         Column(title, f"{name}::{cast}" if cast else name)
-                        for name, (title, _, cast) in zip(names, kinds, strict=True)
+                        for name, title, (_, cast) in zip(names, titles, kinds, strict=True)
                     ),
                     ordered=ordered,
                 )
@@ -76,17 +74,15 @@ class Sqlite:
                 raise Unreachable(
                     f"{self._path} cannot be read ({error}); is another program writing to it?"
                 ) from error
-            raise BadInput(_wrong(self._path, error)) from error
+            raise BadInput(
+                f"{self._path.name} cannot run the query: {error}; mend read_options, where only a SELECT is run."
+            ) from error
         except sqlite3.DatabaseError as error:
             raise BadInput(f"{self._path} is no whole SQLite database ({error}); copy it again.") from error
 
 
-def _wrong(path: Path, error: sqlite3.Error) -> str:
-    return f"{path.name} cannot run the query: {error}; mend read_options, where only a SELECT is run."
-
-
-def _kinds(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
-    """For each column its name, what the batches hold it as and the DuckDB type to cast that to, if any.
+def _kinds(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """For each column what the batches hold it as and the DuckDB type to cast that to, if any.
 
     One look at all values says which storage classes occur, and whether those of columns that were declared as
     booleans, dates or timestamps are such.
@@ -99,10 +95,10 @@ def _kinds(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
         looks.append(f"max({column} IS NOT NULL AND NOT coalesce({_fits(column, kind)}, 0))")
     found = connection.execute(f"SELECT {', '.join(looks)} FROM {_VIEW}").fetchone()
     kinds = []
-    for index, (name, kind) in enumerate(declared):
+    for index, (_, kind) in enumerate(declared):
         *classes, unfit = found[index * 5 : index * 5 + 5]
         held = {held for held, occurs in zip(_CLASSES, classes, strict=True) if occurs}
-        kinds.append((name, *_type(held, kind, bool(unfit))))
+        kinds.append(_type(held, kind, bool(unfit)))
     return kinds
 
 
