@@ -65,22 +65,30 @@ def _opened(engine: str, conf: dict[str, str], memory: str) -> "tuple[SparkSessi
     is_remote = engine.startswith("sc://")
     if not is_remote and (active := SparkSession.getActiveSession()) is not None:
         return active, False
-    builder: Any = SparkSession.builder.appName("sluiceway-features")
-    for name, value in _settings(engine, memory).items() if not is_remote else ():
-        builder = builder.config(name, value)
-    for name, value in conf.items():
-        builder = builder.config(name, value)
-    if is_remote:
-        builder = builder.remote(engine)
-    else:
-        _check_java()
-        builder = builder.master(engine) if engine else builder
     try:
-        made = builder.create() if is_remote else builder.getOrCreate()
-        made.range(1).count() if is_remote else None
+        if is_remote:
+            return _connected(engine, conf), True
+        _check_java()
+        builder: Any = SparkSession.builder.appName("sluiceway-features")
+        if engine:
+            builder = builder.master(engine)
+        for name, value in (_settings(engine, memory) | conf).items():
+            builder = builder.config(name, value)
+        return builder.getOrCreate(), True
     except (PySparkException, OSError) as error:
-        raise Unreachable(f"No session of Spark at {engine}: {_first(error)}") from error
-    return made, True
+        raise Unreachable(f"There is no session of Spark to be had at {engine}: {_first(error)}") from error
+
+
+def _connected(engine: str, conf: dict[str, str]) -> "SparkSession":
+    """A session of a server of Spark Connect, whatever else this process has."""
+    from pyspark.sql.connect.session import SparkSession
+
+    made: Any = SparkSession.builder.remote(engine).create()
+    for name, value in conf.items():
+        made.conf.set(name, value)
+    made.range(1).count()
+    session: Any = made
+    return session  # type: ignore[no-any-return]
 
 
 def _settings(engine: str, memory: str) -> dict[str, str]:
