@@ -45,7 +45,7 @@ def for_serving(native: str = "") -> str:
 
 def for_features(engine: str) -> str:
     """The image that computes features: all but DuckDB need Spark."""
-    return DATA if engine == "duckdb" else _as_packaged(SPARK)
+    return _as_packaged(DATA if engine == "duckdb" else SPARK)
 
 
 def name_of(reference: str) -> str:
@@ -55,7 +55,7 @@ def name_of(reference: str) -> str:
 
 def chosen_by_runs() -> str:
     """The value of :data:`VARIABLE`, as this code names the images."""
-    chosen = {SERVING, SPARK, *(image for pair in _TRAINING.values() for image in pair)}
+    chosen = {DATA, SERVING, SPARK, *(image for pair in _TRAINING.values() for image in pair)}
     return json.dumps({name_of(image): image for image in sorted(chosen)}, separators=(",", ":"))
 
 

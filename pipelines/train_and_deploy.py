@@ -136,6 +136,7 @@ def train_and_deploy(
             tolerations=tolerations,
             spot=spot,
             feature_tables=feature_tables,
+            feature_engine=feature_engine,
             **asked,
         )
         name = governed(source).outputs["model_name"]
@@ -167,6 +168,7 @@ def train_and_deploy(
             engine=feature_engine,
             spark=spark,
         )
+        prepared.set_container_image(source.outputs["features_image"])
         table = governed(prepared).outputs["features"]
         model = trained(
             table,

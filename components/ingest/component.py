@@ -29,6 +29,7 @@ def resolve(
     tolerations: list = [],  # noqa: B006
     spot: str = "",
     feature_tables: dict = {},  # noqa: B006
+    feature_engine: str = "duckdb",
 ) -> NamedTuple(  # type: ignore[valid-type]  # KFP's way to name outputs
     "Resolved",
     [
@@ -36,6 +37,7 @@ def resolve(
         ("source_version", str),
         ("pinned_uri", str),
         ("feature_tables", dict),
+        ("features_image", str),
         ("model_name", str),
         ("champion_version", str),
         ("champion_uri", str),
@@ -79,12 +81,14 @@ def resolve(
         spot: Whose spot nodes to train on: gke, eks, karpenter or aks; empty for nodes that stay.
         feature_tables: Tables that the feature spec joins: by name a URI, or an object with source_uri and
             read_options.
+        feature_engine: See features, as engine; checked here.
 
     Returns:
         Output: Which branch trains: cpu, gpu, cpu search, gpu search or nodes.
         source_version: sha256 of the source's content and the options; same bytes, same version, on any machine.
         pinned_uri: The source as it is now, where the given URI would mean more later (a Kafka topic).
         feature_tables: The same, with each one's version.
+        features_image: The image that computes features: without Spark where it is not used.
         model_name: The name that was given or derived.
         champion_version: The registered version that is champion; empty before the first.
         champion_uri: Where its bundle lies.
@@ -100,6 +104,7 @@ def resolve(
         tolerations: With those of spot nodes.
         workers: Numbers of the pods that search.
     """
+    from components.images import for_features
     from components.ingest.resolve import resolve as look
     from components.ingest.resolve import resolve_tables
     from components.naming import model_name as derive
@@ -146,7 +151,7 @@ def resolve(
         contract = contract_digest(Store(settings().store), name)
     asked = tuple(where.resources[key] for key in ("cpu_request", "cpu_limit", "memory_request", "memory_limit"))
     return (
-        *(where.branch, source.version, source.uri, tables, name, *found, contract),
+        *(where.branch, source.version, source.uri, tables, for_features(feature_engine), name, *found, contract),
         *(where.image, where.accelerators, *asked, where.node_selector, where.tolerations, where.workers),
     )
 

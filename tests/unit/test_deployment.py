@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[2]
 
 
 OURS = {value for value in vars(images).values() if isinstance(value, str) and value.startswith(f"{images.REGISTRY}/")}
-CHOSEN_BY_RESOLVE = "{{$.inputs.parameters['pipelinechannel--resolve-python_image']}}"
+CHOSEN_BY_RESOLVE = {
+    f"{{{{$.inputs.parameters['pipelinechannel--resolve-{which}_image']}}}}" for which in ("python", "features")
+}
 
 
 def test_every_step_runs_in_one_of_our_images_and_installs_nothing(package):
@@ -23,7 +25,7 @@ def test_every_step_runs_in_one_of_our_images_and_installs_nothing(package):
     }
     for name, executor in executors.items():
         container = executor["container"]
-        assert container["image"] in {*OURS, CHOSEN_BY_RESOLVE}, name
+        assert container["image"] in {*OURS, *CHOSEN_BY_RESOLVE}, name
         assert "pip install" not in " ".join(container["command"]), name
 
 

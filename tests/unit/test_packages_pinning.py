@@ -38,7 +38,7 @@ def test_a_lock_puts_a_digest_in_the_place_of_every_tag(locked):
     control = f"registry.example.com:5000/ml/python-control@{DIGESTS['python-control']}"
     assert executors["exec-resolve"]["container"]["image"] == control
     for name, executor in executors.items():
-        assert re.search(r"@sha256:[0-9a-f]{64}$|python_image", executor["container"]["image"]), name
+        assert re.search(r"@sha256:[0-9a-f]{64}$|(python|features)_image", executor["container"]["image"]), name
 
 
 def chosen(package, task):
@@ -65,7 +65,10 @@ def test_a_locked_run_trains_and_serves_in_the_locked_images(locked, monkeypatch
 def test_every_image_that_a_run_can_choose_is_one_that_the_package_pins(locked):
     told = json.loads(chosen(locked, "resolve"))
     choices = {images.for_training(frame, gpu=gpu) for frame in ("sklearn", "torch", "tensorflow") for gpu in (0, 1)}
-    assert set(told) == {images.name_of(image) for image in choices | {images.for_serving()}}
+    assert set(told) == {
+        images.name_of(image)
+        for image in choices | {images.for_serving(), images.for_features("duckdb"), images.for_features("kubernetes")}
+    }
 
 
 def test_a_lock_without_an_image_that_the_package_names_is_refused_and_nothing_is_written(tmp_path):
