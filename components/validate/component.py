@@ -55,6 +55,8 @@ def validate(
             new=found.is_new,
             uri=found.contract_uri,
             added_columns=list(found.added),
+            schema_changes=[dict(vars(change)) for change in found.changes],
+            personal_data=found.personal,
         )
         report.metadata.update(rows_sampled=found.sampled, champion_data_version=champion_data_version)
         if found.drift is not None:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.ingest.engine import ROW, fetch, literal, sql, write_parquet
+from components.ingest.engine import ROW, identifier, literal, write_parquet
+from components.validate.compiled import ALIAS
+from components.validate.reader import SOURCE, Reader
 from components.validate.rules import Rule
 
 if TYPE_CHECKING:
     import duckdb
-    import ibis.expr.types as ir
 
 FILE = "quarantine.parquet"
 READABLE = "quarantine.csv"
@@ -19,54 +20,47 @@ _EMPTY = """SELECT 0::BIGINT AS "row", '' AS "column", '' AS "value", '' AS "rea
 
 @dataclass(frozen=True)
 class Quarantine:
-    """How many rows were set aside, and by which rules (worst first)."""
+    """How many rows were set aside, by which rules (worst first), and how many for each column's sake."""
 
     rows: int
     broken: tuple[tuple[str, int], ...]
+    columns: dict[str, int]
 
 
-def write(
-    connection: "duckdb.DuckDBPyConnection", table: "ir.Table", rules: Sequence[Rule], folder: Path
-) -> Quarantine:
-    """Find the rows that break a rule and write them to a folder.
+def write(connection: "duckdb.DuckDBPyConnection", reader: Reader, rules: Sequence[Rule], folder: Path) -> Quarantine:
+    """Write the rows that break a rule to a folder, in one scan.
 
     The files have one line per broken rule: ``row`` (data row of the snapshot, from 1), ``column``, ``value`` as
     text, ``reason``.
     """
-    flags = {f"rule{index}": rule.broken for index, rule in enumerate(rules)}
-    flagged = table.mutate(**flags)  # a step of its own, because a window may not stand in an aggregate
-    counts = _counts(connection, flagged, list(flags))
-    hit = [index for index, count in enumerate(counts) if count]
-    query = _EMPTY
-    if hit:
-        parts = [_rows(flagged, rules[index], f"rule{index}") for index in hit]
-        query = f'SELECT * FROM ({" UNION ALL ".join(parts)}) ORDER BY "row", "column", "reason"'
+    query = _query(reader, rules) if rules else _EMPTY
     write_parquet(connection, query, folder / FILE)
     source = f"read_parquet({literal(folder / FILE)})"
     connection.execute(f"COPY (FROM {source}) TO {literal(folder / READABLE)} (FORMAT csv, HEADER)").fetchall()
+    worst = connection.execute(
+        f'SELECT "column" || \' \' || "reason", count(*) FROM {source} GROUP BY ALL ORDER BY 2 DESC, 1'
+    ).fetchall()
+    columns = connection.execute(f'SELECT "column", count(DISTINCT "row") FROM {source} GROUP BY 1').fetchall()
     ((rows,),) = connection.execute(f'SELECT count(DISTINCT "row") FROM {source}').fetchall()
-    worst = sorted(((f"{rules[index].column} {rules[index].reason}", counts[index]) for index in hit), key=_by_count)
-    return Quarantine(rows=int(rows), broken=tuple(worst))
+    return Quarantine(rows=int(rows), broken=tuple(worst), columns=dict(columns))
 
 
-def _by_count(entry: tuple[str, int]) -> tuple[int, str]:
-    return -entry[1], entry[0]
-
-
-def _counts(connection: "duckdb.DuckDBPyConnection", flagged: "ir.Table", names: list[str]) -> list[int]:
-    if not names:
-        return []
-    (found,) = fetch(connection, flagged.aggregate(**{name: flagged[name].sum() for name in names}))
-    return [int(found[name] or 0) for name in names]
-
-
-def _rows(flagged: "ir.Table", rule: Rule, flag: str) -> str:
-    import ibis
-
-    chosen = flagged.filter(flagged[flag]).select(
-        row=flagged[ROW].cast("int64"),
-        column=ibis.literal(rule.column),
-        value=flagged[rule.column].cast("string"),
-        reason=ibis.literal(rule.reason),
+def _query(reader: Reader, rules: Sequence[Rule]) -> str:
+    hits = ", ".join(_hit(reader, rule) for rule in rules)
+    any_broken = " OR ".join(f"({rule.broken})" for rule in rules)
+    return (
+        f'SELECT "row", hit."column" AS "column", hit."value" AS "value", hit."reason" AS "reason" FROM ('
+        f'SELECT {ALIAS}.{identifier(ROW)}::BIGINT AS "row", unnest([{hits}]) AS hit FROM {SOURCE} WHERE {any_broken}) '
+        f'WHERE hit IS NOT NULL ORDER BY "row", "column", "reason"'
     )
-    return f"({sql(chosen)})"
+
+
+def _hit(reader: Reader, rule: Rule) -> str:
+    columns, reason = literal(", ".join(rule.columns)), literal(rule.reason)
+    hit = f'{{"column": {columns}, "value": {_shown(reader, rule)}, "reason": {reason}}}'
+    return f"CASE WHEN {rule.broken} THEN {hit} END"
+
+
+def _shown(reader: Reader, rule: Rule) -> str:
+    values = [f"{reader.raw(name)}::VARCHAR" for name in rule.columns]
+    return values[0] if len(values) == 1 else f"concat_ws(', ', {', '.join(values)})"

@@ -1,20 +1,27 @@
-"""A contract's rules as Ibis expressions that are true for the rows that break them.
+"""A contract's rules as SQL that is true for the rows that break them: only those that some row does break.
 
-pandera's Ibis back end was tried first: it has no row locator (failure cases hold the column alone, numbered by an
-unordered row number), runs a query per check and brings the outcome of every row into pandas. Here all rules are
-counted in one scan, and only those that the profile does not already show to hold.
+Least, greatest, missing and listed values are in the profile, so that a rule over them needs no look at the rows. The
+others are counted in the scan that makes the profile.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from components.features import parsing
-from components.ingest.engine import ROW
+from components.features.language import columns_of
+from components.ingest.engine import ROW, identifier, literal
+from components.validate.compiled import ALIAS, pieces
 from components.validate.contract import ColumnRule, Contract
-from components.validate.profile import ColumnProfile, Profile, is_missing, typed
+from components.validate.durations import seconds
+from components.validate.pandera_schema import CheckSpec, checks, passes, row_rule
+from components.validate.profile import ColumnProfile, Profile
+from components.validate.reader import SOURCE, Reader
+from components.validate.unique import is_unique, repeated
 
 if TYPE_CHECKING:
+    import duckdb
     import ibis.expr.types as ir
 
 _KINDS = {"integer": "a number", "number": "a number", "timestamp": "a time", "boolean": "true or false"}
@@ -22,46 +29,98 @@ _KINDS = {"integer": "a number", "number": "a number", "timestamp": "a time", "b
 
 @dataclass(frozen=True)
 class Rule:
-    """One way in which a value can break the contract."""
+    """One way in which a row can break the contract.
 
-    column: str
+    Attributes:
+        columns: the column, or those of a key or of a rule over a row.
+        reason: what is wrong, for people.
+        broken: SQL that is true for the rows that break it.
+    """
+
+    columns: tuple[str, ...]
     reason: str
-    broken: "ir.BooleanValue"
+    broken: str
 
 
-def doubtful(table: "ir.Table", contract: Contract, profile: Profile) -> list[Rule]:
-    """The rules that some row may break, in column order; a snapshot in order has none."""
+def counted(reader: Reader, contract: Contract) -> tuple[Rule, ...]:
+    """The rules that only a look at each row decides."""
+    single = list(_single(reader, contract))
+    if not single and not contract.rules:
+        return ()
+    table = reader.table
+    broken: dict[tuple[tuple[str, ...], str], ir.Value] = {}
+    for name, spec in single:
+        column = reader.column(name)
+        if spec is None:
+            value = table[column].cast("float64")
+            broken[(name,), "not a whole number"] = value != parsing.floor(value)
+        else:
+            broken[(name,), spec.reason] = ~passes(table, column, spec)
+    for name, text in contract.rules.items():
+        columns = columns_of(text, name)
+        holds = row_rule(reader.values(columns), name, text)
+        broken[columns, f"breaks {name}: {text}"] = ~holds
+    return tuple(Rule(columns, reason, text) for (columns, reason), text in pieces(table, broken).items())
+
+
+def _single(reader: Reader, contract: Contract) -> "Iterator[tuple[str, CheckSpec | None]]":
+    """Checks of single columns that footers do not show to hold; None is the one for whole numbers."""
+    for name, rule in _rules(contract):
+        known = reader.extremes(name)
+        low, high = known.get("min", known.get("earliest")), known.get("max", known.get("latest"))
+        for spec in checks(rule):
+            if spec.check == "greater_than_or_equal_to" and low is not None and low >= rule.min:
+                continue
+            if spec.check == "less_than_or_equal_to" and high is not None and high <= rule.max:
+                continue
+            yield name, spec
+        if rule.type == "integer" and not is_whole(reader.known.stored[name]):
+            yield name, None
+
+
+def doubtful(
+    connection: "duckdb.DuckDBPyConnection", reader: Reader, contract: Contract, profile: Profile, now: datetime
+) -> list[Rule]:
+    """The rules that some row breaks, as the profile and a look for repeats show; those of :func:`counted` aside."""
     found: list[Rule] = []
-    for name, rule in contract.columns.items():
-        if rule.empty or rule.type == "nested":
-            continue
-        found.extend(_of_column(table, name, rule, profile.columns[name]))
+    for name, rule in _rules(contract):
+        found += _of_column(reader, name, rule, profile.columns[name], now)
+        if rule.unique and not profile.columns[name].unique:
+            found.append(_repeats(reader, (name,)))
+    for key in contract.keys:
+        if not is_unique(connection, SOURCE, [reader.value(name) for name in key]):
+            found.append(_repeats(reader, key))
     return found
 
 
-def _of_column(table: "ir.Table", name: str, rule: ColumnRule, seen: ColumnProfile) -> Iterator[Rule]:
-    raw = table[name]
-    value = typed(raw, rule.type)
+def is_whole(stored: str) -> bool:
+    """Whether a stored type holds nothing but whole numbers."""
+    return stored.endswith(("INT", "INTEGER"))
+
+
+def _of_column(reader: Reader, name: str, rule: ColumnRule, seen: ColumnProfile, now: datetime) -> Iterator[Rule]:
+    value = reader.value(name)
     if not rule.nullable and seen.missing:
-        yield Rule(name, "missing", is_missing(raw))
+        yield Rule((name,), "missing", reader.missing(name))
     if seen.unreadable:
-        yield Rule(name, f"not {_KINDS.get(rule.type, 'a text')}", value.isnull() & ~is_missing(raw))
-    if rule.type == "integer" and not raw.type().is_integer():
-        yield Rule(name, "not a whole number", (value != parsing.floor(value)).fill_null(False))
-    if rule.min is not None and seen.min is not None and seen.min < rule.min:
-        yield Rule(name, f"below {rule.min:g}", (value < rule.min).fill_null(False))
-    if rule.max is not None and seen.max is not None and seen.max > rule.max:
-        yield Rule(name, f"above {rule.max:g}", (value > rule.max).fill_null(False))
-    if rule.allowed is not None and (seen.values is None or not set(seen.values) <= set(rule.allowed)):
-        shown = ", ".join(rule.allowed[:5]) + (", …" if len(rule.allowed) > 5 else "")
-        yield Rule(name, f"not one of {shown}", ~value.cast("string").isin(rule.allowed).fill_null(True))
-    if rule.unique and not seen.unique:
-        yield Rule(name, "occurs more than once", _repeated(table, raw))
+        kind = _KINDS.get(rule.type, "a text")
+        yield Rule((name,), f"not {kind}", f"({value} IS NULL AND NOT ({reader.missing(name)}))")
+    if rule.max_ahead is not None:
+        latest = now + timedelta(seconds=seconds(rule.max_ahead))
+        if seen.latest is not None and seen.latest > latest:
+            yield Rule(
+                (name,),
+                f"more than {rule.max_ahead} in the future",
+                f"{value} > TIMESTAMP {literal(latest.isoformat())}",
+            )
 
 
-def _repeated(table: "ir.Table", value: "ir.Value") -> "ir.BooleanValue":
-    """True from the second occurrence on."""
-    import ibis
+def _repeats(reader: Reader, columns: tuple[str, ...]) -> Rule:
+    again = repeated(SOURCE, [reader.value(name) for name in columns])
+    return Rule(columns, "occurs more than once", f"{ALIAS}.{identifier(ROW)} IN ({again})")
 
-    earlier = ibis.row_number().over(group_by=value, order_by=table[ROW])
-    return (earlier > 0) & value.notnull()
+
+def _rules(contract: Contract) -> Iterator[tuple[str, ColumnRule]]:
+    for name, rule in contract.columns.items():
+        if not rule.empty and rule.type != "nested":
+            yield name, rule

@@ -1,8 +1,8 @@
 """Check a snapshot against its data contract."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -13,16 +13,20 @@ from components.ingest import snapshot as snapshots
 from components.ingest.engine import ROW, engine
 from components.settings import settings
 from components.store import Store, contract_name
+from components.validate import bounds
 from components.validate import quarantine as quarantines
 from components.validate import sample as samples
-from components.validate.contract import FILE, Contract, Type, dumps, loads
-from components.validate.infer import infer
+from components.validate.contract import FILE, Contract, dumps, loads
+from components.validate.counting import profile
+from components.validate.facts import Facts, facts
+from components.validate.first import first_contract
 from components.validate.profile import FILE as PROFILE
-from components.validate.profile import Profile, meaning, profile, readable_shares
+from components.validate.profile import Profile, meaning
 from components.validate.quarantine import Quarantine
+from components.validate.reader import Reader
 from components.validate.reporter import Drift, Reporter
-from components.validate.rules import doubtful
-from components.validate.schema_diff import Found, check_schema, close
+from components.validate.rules import Rule, counted, doubtful
+from components.validate.schema_diff import Change, Found, check_schema, close, differences
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,7 +44,8 @@ class Validation:
         contract: the contract.
         contract_uri: where people edit it.
         is_new: whether it was inferred now.
-        added: columns that the contract does not know.
+        changes: columns that the contract does not know.
+        personal: kinds of personal data by column.
         sampled: rows of the sample.
         drift: against the champion's sample, if there is one.
     """
@@ -51,17 +56,42 @@ class Validation:
     contract: Contract
     contract_uri: str
     is_new: bool
-    added: tuple[str, ...]
+    changes: tuple[Change, ...]
+    personal: dict[str, str]
     sampled: int
     drift: Drift | None
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Columns that the contract does not know."""
+        return tuple(change.column for change in self.changes if change.change == "added")
 
 
 @dataclass(frozen=True)
 class _Checked:
     contract: Contract
     profile: Profile
+    reader: Reader
+    rules: tuple[Rule, ...]
     is_new: bool
-    added: tuple[str, ...]
+    changes: tuple[Change, ...]
+    personal: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a run is asked to check: the snapshot, and where its contract is."""
+
+    folder: Path
+    described: snapshots.Snapshot
+    dataset: str
+    target: str
+    store: Store
+    now: datetime
+
+    @property
+    def where(self) -> str:
+        return self.store.where(contract_name(self.dataset))
 
 
 def run(
@@ -73,6 +103,7 @@ def run(
     quarantine: Path,
     contract: Path,
     report: Path,
+    now: datetime | None = None,
 ) -> Validation:
     """Check a snapshot; infer the contract if its data set has none yet.
 
@@ -85,95 +116,107 @@ def run(
         quarantine: folder for ``quarantine.parquet`` and ``quarantine.csv``.
         contract: folder for ``contract.yaml`` and ``profile.json``.
         report: the HTML file to write.
+        now: the time by which ages are told; the present one by default.
 
     Raises:
         BadInput: the target is unusable, the columns do not fit, or too many rows break the contract.
         Unreachable: the store cannot be used.
     """
     _check_parameters(dataset, max_quarantine_share)
-    store, name = Store(settings().store), contract_name(dataset)
-    described = snapshots.read(snapshot)
+    present = (now or datetime.now(UTC)).astimezone(UTC).replace(tzinfo=None)
+    store = Store(settings().store)
+    asked = _Asked(snapshot, snapshots.read(snapshot), dataset, target, store, present)
     with TemporaryDirectory(prefix=".sample-", dir=_existing(report.parent)) as aside, Reporter() as reporter:
         sample = Path(aside) / "sample.parquet"
         with engine(report.parent) as connection:
-            table = snapshots.relation(connection, snapshot, described)
-            checked = _checked(connection, table, described, store, name, target)
-            found = _set_aside(connection, table, checked, quarantine)
-            _check_share(found, checked, max_quarantine_share, dataset, store.where(name), quarantine)
+            table = snapshots.relation(connection, snapshot, asked.described)
+            checked = _checked(connection, table, asked)
+            with whole_folder(quarantine) as folder:
+                found = quarantines.write(connection, checked.reader, checked.rules, folder)
+            _check_share(found, checked, max_quarantine_share, asked, quarantine)
             with whole_folder(contract) as folder:
                 (folder / FILE).write_text(dumps(checked.contract), encoding="utf-8")
                 (folder / PROFILE).write_text(checked.profile.model_dump_json(indent=1), encoding="utf-8")
             types = {column: rule.type for column, rule in checked.contract.columns.items()}
             kept = quarantine / quarantines.FILE
             sampled = samples.write(connection, table, types, target, kept, sample)
-        store.write(samples.name(described.version), sample.read_bytes())
+        store.write(samples.name(asked.described.version), sample.read_bytes())
         drift = reporter.report(sample, _reference(store, champion_data_version, Path(aside)), contract, report)
     return Validation(
         rows=checked.profile.rows,
         quarantined=found.rows,
         broken=found.broken,
         contract=checked.contract,
-        contract_uri=store.where(name),
+        contract_uri=asked.where,
         is_new=checked.is_new,
-        added=checked.added,
+        changes=checked.changes,
+        personal=checked.personal,
         sampled=sampled,
         drift=drift,
     )
 
 
-def _checked(
+def _checked(connection: "duckdb.DuckDBPyConnection", table: "ir.Table", asked: _Asked) -> _Checked:
+    """Read or infer the contract, and check everything that concerns the table as a whole."""
+    _check_target_exists(asked.target, [column.name for column in asked.described.columns], asked.described)
+    known = facts(connection, table, asked.described, asked.folder)
+    columns = _columns(table, known)
+    text = asked.store.read(contract_name(asked.dataset))
+    if text is None:
+        types = {name: found.meaning for name, found in columns.items()}
+        reader = Reader(connection, table, known, types)
+        counts, inferred = first_contract(
+            connection, reader, asked.folder, asked.described, asked.dataset, asked.target, asked.now
+        )
+        _check_target(counts, asked.target)
+        mine = dumps(inferred).encode()
+        text = asked.store.create(contract_name(asked.dataset), mine)
+        if text == mine:
+            return _Checked(inferred, counts, reader, (), is_new=True, changes=(), personal=_personal(inferred))
+    contract = loads(text.decode(), asked.where)
+    return _held_to(contract, connection, table, known, columns, asked)
+
+
+def _held_to(
+    contract: Contract,
     connection: "duckdb.DuckDBPyConnection",
     table: "ir.Table",
-    described: snapshots.Snapshot,
-    store: Store,
-    name: str,
-    target: str,
+    known: Facts,
+    columns: dict[str, Found],
+    asked: _Asked,
 ) -> _Checked:
-    """Read or infer the contract, and check everything that concerns the table as a whole."""
-    columns = _columns(connection, table, described)
-    _check_target_exists(target, list(columns), described)
-    stored = {column: found.stored for column, found in columns.items()}
-    types: dict[str, Type] = {column: found.meaning for column, found in columns.items()}
-    text = store.read(name)
-    fresh: Profile | None = None
-    if text is None:
-        fresh = profile(connection, table, stored, types)
-        _check_target(fresh, target)
-        inferred = infer(fresh, name.removeprefix("contracts/").removesuffix(".yaml"), described.version, target)
-        text = store.create(name, dumps(inferred).encode())
-        if text == dumps(inferred).encode():
-            return _Checked(inferred, fresh, is_new=True, added=())
-    contract = loads(text.decode(), store.where(name))
-    added = check_schema(contract, columns, store.where(name))
-    types.update({column: rule.type for column, rule in contract.columns.items() if not rule.empty})
-    counted = profile(connection, table, stored, types)
-    _check_target(counted, target)
-    if target not in contract.columns:
-        raise BadInput(f"The data contract {store.where(name)} does not know the target column {target!r}; add it.")
-    _check_rows(contract, counted, store.where(name))
-    return _Checked(contract, counted, is_new=False, added=added)
+    changes = differences(contract, columns)
+    check_schema(changes, asked.where)
+    if asked.target not in contract.columns:
+        raise BadInput(f"The data contract {asked.where} does not know the target column {asked.target!r}; add it.")
+    types = {name: found.meaning for name, found in columns.items()}
+    types |= {name: rule.type for name, rule in contract.columns.items() if not rule.empty}
+    reader = Reader(connection, table, known, types)
+    rules = counted(reader, contract)
+    unique = {name for name, rule in contract.columns.items() if rule.unique}
+    also = {rule: f"count_if({rule.broken})" for rule in rules}
+    counts, hits = profile(connection, reader, exact={asked.target}, unique=unique, also=also)
+    _check_target(counts, asked.target)
+    bounds.check(contract, counts, asked.where, asked.now)
+    broken = [rule for rule in rules if hits[rule]]
+    broken += doubtful(connection, reader, contract, counts, asked.now)
+    return _Checked(contract, counts, reader, tuple(broken), False, changes, _personal(contract))
 
 
-def _columns(
-    connection: "duckdb.DuckDBPyConnection", table: "ir.Table", described: snapshots.Snapshot
-) -> Mapping[str, Found]:
-    shares = readable_shares(connection, table)
+def _columns(table: "ir.Table", known: Facts) -> dict[str, Found]:
     return {
-        column.name: Found(
-            stored=column.type,
-            meaning=meaning(table[column.name], shares.get(column.name, {})),
-            shares=shares.get(column.name, {}),
-            empty=column.nulls == described.rows,
+        name: Found(
+            stored=stored,
+            meaning=meaning(table[name], known.seen[name].shares),
+            shares=known.seen[name].shares,
+            empty=known.nulls[name] == known.rows,
         )
-        for column in described.columns
+        for name, stored in known.stored.items()
     }
 
 
-def _set_aside(
-    connection: "duckdb.DuckDBPyConnection", table: "ir.Table", checked: _Checked, folder: Path
-) -> Quarantine:
-    with whole_folder(folder) as aside:
-        return quarantines.write(connection, table, doubtful(table, checked.contract, checked.profile), aside)
+def _personal(contract: Contract) -> dict[str, str]:
+    return {name: rule.personal for name, rule in contract.columns.items() if rule.personal}
 
 
 def _reference(store: Store, data_version: str, folder: Path) -> Path | None:
@@ -215,25 +258,21 @@ def _check_target(counted: Profile, target: str) -> None:
         )
 
 
-def _check_rows(contract: Contract, counted: Profile, where: str) -> None:
-    bounds = contract.rows
-    if counted.rows < bounds.min or (bounds.max is not None and counted.rows > bounds.max):
-        most = f" and at most {bounds.max:,}" if bounds.max is not None else ""
-        raise BadInput(
-            f"The snapshot has {counted.rows:,} rows, but the data contract asks for at least {bounds.min:,}{most}; "
-            f"check that the export is whole, or edit rows in {where}."
-        )
-
-
-def _check_share(found: Quarantine, checked: _Checked, most: float, dataset: str, where: str, quarantine: Path) -> None:
-    share = found.rows / checked.profile.rows
-    if share <= most:
+def _check_share(found: Quarantine, checked: _Checked, most: float, asked: _Asked, quarantine: Path) -> None:
+    """The share over all rules, and of each column that has a share of its own."""
+    rows, see = checked.profile.rows, f"See {quarantine / quarantines.READABLE}; mend the data, edit {asked.where}"
+    for name, rule in checked.contract.columns.items():
+        if rule.max_share is not None and (count := found.columns.get(name, 0)) > rule.max_share * rows:
+            raise BadInput(
+                f"{asked.dataset}: {count:,} of {rows:,} rows ({count / rows:.1%}) break the data contract in {name}, "
+                f"more than its max_share of {rule.max_share:.1%}. {see}."
+            )
+    if found.rows <= most * rows:
         return
     worst = ", ".join(f"{rule} ({count:,} rows)" for rule, count in found.broken[:3])
     raise BadInput(
-        f"{dataset}: {found.rows:,} of {checked.profile.rows:,} rows ({share:.1%}) break the data contract, more than "
-        f"the allowed {most:.1%}: {worst}. See {quarantine / quarantines.READABLE}; mend the data, edit {where} or "
-        "raise max_quarantine_share."
+        f"{asked.dataset}: {found.rows:,} of {rows:,} rows ({found.rows / rows:.1%}) break the data contract, more "
+        f"than the allowed {most:.1%}: {worst}. {see} or raise max_quarantine_share."
     )
 
 

@@ -1,8 +1,9 @@
 """How the columns of a snapshot differ from its contract's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Literal
 
 from components.errors import BadInput
 from components.validate.contract import ColumnRule, Contract, Type
@@ -21,22 +22,64 @@ class Found:
     empty: bool
 
 
-def check_schema(contract: Contract, columns: Mapping[str, Found], where: str) -> tuple[str, ...]:
-    """Compare columns and return those that were added.
+@dataclass(frozen=True)
+class Change:
+    """How one column differs from the contract's.
+
+    Attributes:
+        column: its name.
+        change: what happened to it.
+        was: the contract's type; empty for an added one.
+        now: what the values mean in the snapshot; empty for a missing one.
+        stored: DuckDB's type in the snapshot.
+        renamed: the added column that a missing one may have become.
+    """
+
+    column: str
+    change: Literal["added", "missing", "retyped"]
+    was: str = ""
+    now: str = ""
+    stored: str = ""
+    renamed: str = ""
+
+    def __str__(self) -> str:
+        """As a line of a diff."""
+        if self.change == "added":
+            return f"+ {self.column} ({self.now})"
+        if self.change == "retyped":
+            return f"~ {self.column} was {self.was} and is now {self.now} (stored as {self.stored})"
+        return f"- {self.column} ({self.was}) is missing" + (f" (renamed to {self.renamed}?)" if self.renamed else "")
+
+
+def differences(contract: Contract, columns: Mapping[str, Found]) -> tuple[Change, ...]:
+    """How a snapshot's columns differ from the contract's: those of the contract first, then those added."""
+    added = [name for name in columns if name not in contract.columns]
+    changes = [
+        change
+        for name, rule in contract.columns.items()
+        if (change := _difference(name, rule, columns, added)) is not None
+    ]
+    return (
+        *changes,
+        *(Change(name, "added", now=columns[name].meaning, stored=columns[name].stored) for name in added),
+    )
+
+
+def check_schema(changes: Sequence[Change], where: str) -> None:
+    """Refuse what cannot be read by the contract; columns that were added are no harm.
 
     Raises:
         BadInput: a column is missing or has another type; the message is the difference.
     """
-    added = tuple(name for name in columns if name not in contract.columns)
-    wrong = [
-        line for name, rule in contract.columns.items() if (line := _difference(name, rule, columns.get(name), added))
-    ]
+    wrong = [change for change in changes if change.change != "added"]
     if wrong:
+        more = f"; and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+        added = [change for change in changes if change.change == "added"]
+        new = f"; new columns: {', '.join(str(change) for change in added[:10])}" if added else ""
         raise BadInput(
-            f"The snapshot's columns do not fit the data contract: {'; '.join(wrong[:10])}"
-            f"{f'; and {len(wrong) - 10} more' if len(wrong) > 10 else ''}. Mend the source, or edit {where}."
+            f"The snapshot's columns do not fit the data contract: {'; '.join(map(str, wrong[:10]))}{more}{new}. Mend "
+            f"the source, or edit {where}."
         )
-    return added
 
 
 def close(name: str, names: list[str]) -> list[str]:
@@ -47,13 +90,22 @@ def close(name: str, names: list[str]) -> list[str]:
     return list(dict.fromkeys([*same, *near]))
 
 
-def _difference(name: str, rule: ColumnRule, found: Found | None, added: tuple[str, ...]) -> str:
+def _difference(name: str, rule: ColumnRule, columns: Mapping[str, Found], added: list[str]) -> Change | None:
+    found = columns.get(name)
     if found is None:
-        renamed = close(name, list(added))
-        return f"- {name} ({rule.type}) is missing" + (f" (renamed to {renamed[0]}?)" if renamed else "")
+        return Change(name, "missing", was=rule.type, renamed=_renamed(name, rule, columns, added))
     if rule.empty or found.empty or _fits(rule.type, found):
-        return ""
-    return f"~ {name} was {rule.type} and is now {found.meaning} (stored as {found.stored})"
+        return None
+    return Change(name, "retyped", was=rule.type, now=found.meaning, stored=found.stored)
+
+
+def _renamed(name: str, rule: ColumnRule, columns: Mapping[str, Found], added: list[str]) -> str:
+    """The new column that a missing one may have become: of a near name, else the only new one of its type."""
+    near = close(name, added)
+    if near:
+        return near[0]
+    alike = [other for other in added if columns[other].meaning == rule.type]
+    return alike[0] if len(alike) == 1 else ""
 
 
 def _fits(wanted: Type, found: Found) -> bool:

@@ -184,15 +184,15 @@ def test_parameters_are_checked(place):
 
 
 def test_the_first_of_two_runs_at_once_makes_the_contract(place, monkeypatch):
-    infer = validation.infer
+    first = validation.first_contract
     other = "dataset: customers\ncolumns:\n" + "".join(f"  {n}: {{type: string}}\n" for n in ["customerID", "churn"])
 
     def overtaken(*arguments):
         stored_contract(place).parent.mkdir(parents=True)
         stored_contract(place).write_text(other)
-        return infer(*arguments)
+        return first(*arguments)
 
-    monkeypatch.setattr(validation, "infer", overtaken)
+    monkeypatch.setattr(validation, "first_contract", overtaken)
     found = check(place, ROWS)
     assert not found.is_new
     assert list(found.contract.columns) == ["customerID", "churn"]

@@ -1,0 +1,160 @@
+"""Counting what the columns of a snapshot hold, in one scan of those values that nothing else tells.
+
+The footers of the Parquet files know nulls, least and greatest values; a glance tells which columns have few different
+values, and which so many that their number is only worth an estimate.
+"""
+
+import math
+from collections.abc import Mapping, Set
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from components.validate.profile import LISTED, ColumnProfile, Profile
+from components.validate.reader import SOURCE, Reader
+from components.validate.unique import is_unique
+
+if TYPE_CHECKING:
+    import duckdb
+
+_Key = TypeVar("_Key")
+
+_COUNTED = 4 * LISTED
+"""Up to about this many different values are counted exactly."""
+
+_NEARLY_ALL = 0.5
+"""From this share of different values in a glance on, their number is estimated from it."""
+
+
+def profile(
+    connection: "duckdb.DuckDBPyConnection",
+    reader: Reader,
+    exact: Set[str] = frozenset(),
+    unique: Set[str] = frozenset(),
+    lengths: Set[str] = frozenset(),
+    also: Mapping[_Key, str] | None = None,
+) -> tuple[Profile, dict[_Key, int]]:
+    """Count what the columns hold.
+
+    Args:
+        connection: where the reader's view is.
+        reader: the snapshot, and how its columns are to be read.
+        exact: columns whose distinct values are always counted, the target for one.
+        unique: columns that are looked at for repeated values.
+        lengths: texts whose longest is wanted.
+        also: SQL of further counts for the same scan.
+
+    Returns:
+        The profile, and the further counts.
+    """
+    also = also or {}
+    aggregates: dict[tuple[str | int, str], str] = {(index, ""): text for index, text in enumerate(also.values())}
+    for name in reader.types:
+        wanted = _wanted(reader, name, name in exact)
+        if name in lengths:
+            wanted["longest"] = f"max(length({reader.value(name)}))"
+        aggregates.update({(name, key): text for key, text in wanted.items()})
+    found: dict[str | int, dict[str, Any]] = {}
+    for (owner, key), value in scan(connection, aggregates).items():
+        found.setdefault(owner, {})[key] = value
+    columns = {name: _column(reader, name, found.get(name, {})) for name in reader.types}
+    columns = _counted(connection, reader, columns)
+    for name in unique:
+        columns[name] = _checked_for_repeats(connection, reader, columns[name])
+    counts = {name: int(found[index][""] or 0) for index, name in enumerate(also)}
+    return Profile(rows=reader.known.rows, columns=columns), counts
+
+
+def scan(connection: "duckdb.DuckDBPyConnection", aggregates: Mapping[_Key, str]) -> dict[_Key, Any]:
+    """Compute aggregates, given as SQL, in one scan of the snapshot."""
+    if not aggregates:
+        return {}
+    query = f"SELECT {', '.join(aggregates.values())} FROM {SOURCE}"
+    return dict(zip(aggregates, connection.execute(query).fetchall()[0], strict=True))
+
+
+def _wanted(reader: Reader, name: str, exact: bool) -> dict[str, str]:
+    """The aggregates that a column needs, by name."""
+    kind, value = reader.types[name], reader.value(name)
+    if kind == "nested":
+        return {}
+    counts = {}
+    if name in reader.parsed:
+        counts = {"missing": f"count_if({reader.missing(name)})", "readable": f"count({value})"}
+    known = reader.extremes(name)
+    if kind in ("integer", "number") and known.get("min") is None:
+        counts |= {"min": f"min({value})::DOUBLE", "max": f"max({value})::DOUBLE"}
+    if kind == "timestamp" and known.get("earliest") is None:
+        counts |= {"earliest": f"min({value})::TIMESTAMP", "latest": f"max({value})::TIMESTAMP"}
+    seen = reader.known.seen[name]
+    if exact or seen.distinct <= _COUNTED or seen.distinct < _NEARLY_ALL * seen.present:
+        counts["distinct"] = f"approx_count_distinct({value})"
+    return counts
+
+
+def _column(reader: Reader, name: str, found: Mapping[str, Any]) -> ColumnProfile:
+    """A column's profile from its aggregates and from what was known."""
+    known, seen = reader.known, reader.known.seen[name]
+    missing = found.get("missing", known.nulls[name])
+    present = known.rows - missing
+    unreadable = present - found.get("readable", present)
+    distinct = found.get("distinct", _estimate(seen.present, seen.distinct, present))
+    counted = {key: found[key] for key in ("min", "max", "earliest", "latest", "longest") if key in found}
+    return ColumnProfile(
+        name=name,
+        stored=known.stored[name],
+        type=reader.types[name],
+        missing=missing,
+        unreadable=unreadable,
+        distinct=min(distinct, present - unreadable),
+        spaced=round(seen.spaced / seen.present * present) if seen.present else 0,
+        **(reader.extremes(name) | counted),
+    )
+
+
+def _estimate(looked_at: int, different: int, present: int) -> int:
+    """How many different values there are, when so many were among those looked at.
+
+    The number for which as many were to be expected if all are equally frequent: D (1 - (1 - 1/D)^n) = d, solved by
+    halving. All may differ where all looked at did.
+    """
+    if different >= looked_at:
+        return present
+    low, high = float(different), float(max(present, different))
+    for _ in range(60):
+        middle = (low + high) / 2
+        expected = -middle * math.expm1(looked_at * math.log1p(-1 / middle)) if middle > 1 else 1.0
+        low, high = (middle, high) if expected < different else (low, middle)
+    return round(high)
+
+
+def _counted(
+    connection: "duckdb.DuckDBPyConnection", reader: Reader, columns: dict[str, ColumnProfile]
+) -> dict[str, ColumnProfile]:
+    """Replace estimates where there are few values: texts are listed, others counted."""
+    wanted: dict[str, str] = {}
+    for name, column in columns.items():
+        if column.type == "nested" or column.distinct > _COUNTED:
+            continue
+        value = reader.value(name)
+        if column.type == "string" and column.distinct <= LISTED:
+            wanted[name] = f"list(DISTINCT {value}) FILTER ({value} IS NOT NULL)"
+        else:
+            wanted[name] = f"count(DISTINCT {value})"
+    exact = dict(columns)
+    for name, value in scan(connection, wanted).items():
+        column = columns[name]
+        changes: dict[str, Any] = {"distinct": value}
+        if not isinstance(value, int):
+            changes["values"] = tuple(sorted(value or ()))
+            changes["distinct"] = len(changes["values"])
+        exact[name] = column.model_copy(update=changes)
+    return exact
+
+
+def _checked_for_repeats(
+    connection: "duckdb.DuckDBPyConnection", reader: Reader, column: ColumnProfile
+) -> ColumnProfile:
+    """Whether no value occurs twice, which also says exactly how many there are."""
+    present = reader.known.rows - column.missing - column.unreadable
+    if present < 2 or not is_unique(connection, SOURCE, [reader.value(column.name)]):
+        return column
+    return column.model_copy(update={"unique": True, "distinct": present})
