@@ -13,7 +13,18 @@ from rich.table import Table
 
 from components.errors import SluicewayError
 from components.settings import settings
-from pipelines import catalog, export_cli, lint_cli, new_cli, rollout_cli, runs_cli, schedule_cli, serve_cli, upload_cli
+from pipelines import (
+    catalog,
+    data_cli,
+    export_cli,
+    lint_cli,
+    new_cli,
+    rollout_cli,
+    runs_cli,
+    schedule_cli,
+    serve_cli,
+    upload_cli,
+)
 from pipelines.catalog import CATALOG
 from pipelines.clear_errors import clear_errors
 
@@ -28,6 +39,7 @@ app = typer.Typer(
     `sluiceway stop` ends it.""",
 )
 
+app.add_typer(data_cli.app, name="data")
 app.add_typer(rollout_cli.app, name="rollout")
 app.command()(lint_cli.lint)
 app.add_typer(new_cli.app, name="new")

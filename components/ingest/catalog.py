@@ -24,6 +24,8 @@ from components.ingest.snapshot import FILE, POINTER, Snapshot
 from components.settings import settings
 from components.store import Store
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
 
 class Entry(BaseModel):
     """One version of a data set.
@@ -117,6 +119,15 @@ def previous(dataset: str, source_uri: str, options: Mapping[str, Any]) -> Snaps
     return entry.snapshot if entry else None
 
 
+def lookup(dataset: str, version: str) -> Entry | None:
+    """The version with exactly this digest; None where it is not listed.
+
+    Raises:
+        Unreachable: the store cannot be used.
+    """
+    return _entry(Store(settings().store), dataset, version) if _NAME.fullmatch(dataset) and version else None
+
+
 def datasets() -> list[str]:
     """The names of all data sets that have versions.
 
@@ -148,7 +159,7 @@ def find(dataset: str, version: str = "latest") -> Entry:
         Unreachable: the store cannot be used.
     """
     _checked(dataset)
-    if re.fullmatch(r"[0-9a-f]{64}", version) and (entry := _entry(Store(settings().store), dataset, version)):
+    if re.fullmatch(r"[0-9a-f]{64}", version) and (entry := lookup(dataset, version)):
         return entry
     found = entries(dataset)
     if not found:
@@ -199,6 +210,6 @@ def _newest(dataset: str, source_uri: str, options: Mapping[str, Any]) -> str:
 
 
 def _checked(dataset: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", dataset):
+    if not _NAME.fullmatch(dataset):
         raise BadInput(f"dataset {dataset!r} cannot name versions: use letters, digits, dots, dashes and underscores.")
     return dataset

@@ -47,6 +47,10 @@ class Remote:
         """The full name of an object, for people."""
         return f"{self.root}/{_name(md5)}"
 
+    def local(self, md5: str) -> Path | None:
+        """The object's path where the remote is a folder, to be read only; it need not be there."""
+        return None if self._folder is None else self._folder / _name(md5)
+
     def has(self, md5: str) -> bool:
         """Whether the object is there, whole.
 

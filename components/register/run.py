@@ -9,7 +9,8 @@ from components.errors import BadInput
 from components.evaluate.decision import FILE as DECISION_FILE
 from components.evaluate.decision import Decision
 from components.evaluate.run import bundle_digest
-from components.register import registry, runs
+from components.ingest.catalog import Entry
+from components.register import dataset, registry, runs
 from components.register.mlflow_client import client, reaching
 from components.register.publish import FOLDER, arrived, publish
 from serving.schema import BundleManifest
@@ -111,7 +112,10 @@ def _create(
     _ensure_model(mlflow, model_name)
     tags = _tags(manifest, judged)
     run = _run(mlflow, model_name, tags)
-    _log(mlflow, run, manifest, judged)
+    data = dataset.listed(model_name, tags[registry.DATA_VERSION])
+    if data is not None:
+        tags |= dataset.tags(data)
+    _log(mlflow, run, manifest, judged, data)
     storage_uri = publish(mlflow, run, bundle, model_name)
     mlflow.set_terminated(run.info.run_id)
     made = mlflow.create_model_version(
@@ -145,7 +149,7 @@ def _run(mlflow: "MlflowClient", model_name: str, tags: dict[str, str]) -> "Run"
     return found or mlflow.create_run(experiment, tags=tags, run_name=digest[:12])
 
 
-def _log(mlflow: "MlflowClient", run: "Run", manifest: BundleManifest, judged: Decision) -> None:
+def _log(mlflow: "MlflowClient", run: "Run", manifest: BundleManifest, judged: Decision, data: Entry | None) -> None:
     import time
 
     from mlflow.entities import Metric, Param, RunTag
@@ -161,6 +165,8 @@ def _log(mlflow: "MlflowClient", run: "Run", manifest: BundleManifest, judged: D
         params=[Param(name, value) for name, value in runs.parameters(run, manifest.recipe).items()],
         tags=[RunTag(name, value) for name, value in _tags(manifest, judged).items()],
     )
+    if data is not None:
+        mlflow.log_inputs(run.info.run_id, [dataset.dataset_input(data)])
     mlflow.log_text(run.info.run_id, judged.model_dump_json(indent=2), DECISION_FILE)
 
 
