@@ -69,6 +69,7 @@ class ReadOptions(BaseModel):
         personal_data: whether to report, drop, hash or refuse it.
         table: what to read from a database, as ``name`` or ``schema.name``.
         query: a SELECT to run there instead; with an ORDER BY its rows keep their order.
+        value: what the messages of a Kafka topic are: ``json`` objects, or ``text`` for one column of their text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +89,7 @@ class ReadOptions(BaseModel):
     personal_data: PersonalData = PersonalData()
     table: str = ""
     query: str = ""
+    value: Literal["json", "text"] = "json"
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "ReadOptions":

@@ -154,7 +154,7 @@ def test_a_server_that_goes_in_the_middle_is_one_sentence(server, tmp_path, monk
     monkeypatch.setattr(sql, "TRIES", 1)
     source = open_source(server[0], ReadOptions(query="SELECT a.id, b.note FROM orders a JOIN orders b ON b.id < 40"))
     with (
-        pytest.raises(Unreachable, match="broke off .*Lost connection"),
+        pytest.raises(Unreachable, match=r"broke off .*Lost connection"),
         source._database.rows(source._query, False) as rows,
     ):
         next(rows.batches)

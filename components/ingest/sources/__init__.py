@@ -68,6 +68,7 @@ _SOURCES = {
     "postgresql": ("sql", "SqlSource"),
     "mysql": ("sql", "SqlSource"),
     "sqlite": ("sql", "SqlSource"),
+    "kafka": ("kafka", "KafkaSource"),
     "sklearn": ("builtin", "BuiltinSource"),
 }
 """Module and class by scheme; a module is imported when it is needed."""
