@@ -24,6 +24,7 @@ BENCHES = (
     "serving_curve",
     "serving_fuzz",
     "serving_soak",
+    "gcs_download",
 )
 PACKAGES = (
     "kfp",

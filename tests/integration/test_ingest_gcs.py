@@ -1,5 +1,6 @@
 """gs:// against a real emulator, and refusals from a small server that speaks the JSON API."""
 
+import gzip
 import http.server
 import json
 import threading
@@ -10,23 +11,43 @@ import duckdb
 import pytest
 
 from components.errors import BadInput, Unreachable
+from components.ingest.options import ReadOptions
 from components.ingest.resolve import resolve
 from components.ingest.run import run
-from components.ingest.sources import gcs
+from components.ingest.sources import gcs, transfer
+from tests.fault_proxy import Cut, FaultProxy
 
 storage = pytest.importorskip("google.cloud.storage")
 emulator = pytest.importorskip("gcp_storage_emulator.server")
 
 
-@pytest.fixture
-def bucket(monkeypatch) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def store() -> Iterator[Any]:
     server = emulator.create_server("127.0.0.1", 0, in_memory=True, default_bucket="data")
     server.start()
-    port = server._api._httpd.server_address[1]
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(gcs, "RETRY_SECONDS", 3.0)
-    yield storage.Client.create_anonymous_client().bucket("data")
+    yield server
     server.stop()
+
+
+@pytest.fixture
+def bucket(store, monkeypatch) -> Any:
+    store.wipe()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", address(store))
+    monkeypatch.setattr(transfer, "RETRY_SECONDS", 6.0)
+    made = storage.Client.create_anonymous_client().bucket("data")
+    made.create()
+    return made
+
+
+@pytest.fixture
+def proxy(store, bucket, monkeypatch) -> Iterator[FaultProxy]:
+    with FaultProxy(address(store)) as made:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", made.url)
+        yield made
+
+
+def address(store) -> str:
+    return f"http://127.0.0.1:{store._api._httpd.server_address[1]}"
 
 
 def put(bucket, name: str, text: str) -> int:
@@ -74,16 +95,73 @@ def test_a_large_object_is_fetched_in_ranges_and_whole(bucket, tmp_path, monkeyp
     assert ranges.rows == 60_000
 
 
-def test_an_object_replaced_during_the_read_fails_the_step(bucket, tmp_path, monkeypatch):
+@pytest.mark.parametrize("chunked_from", [2**20, 0], ids=["whole", "ranges"])
+@pytest.mark.parametrize("new", ["a\n2\n", "a\n", "b\n1\n2\n"], ids=["other", "shorter", "longer"])
+def test_an_object_replaced_during_the_read_fails_the_step(bucket, tmp_path, monkeypatch, chunked_from, new):
+    monkeypatch.setattr(gcs, "CHUNKED_FROM", chunked_from)
     put(bucket, "a.csv", "a\n1\n")
-    download = gcs.GcsSource._download
+    listed = gcs.GcsSource.files
 
-    def disturbed(self, files, paths):
-        put(bucket, "a.csv", "a\n2\n")
-        download(self, files, paths)
+    def disturbed(self):
+        files = listed(self)
+        put(bucket, "a.csv", new)
+        return files
 
-    monkeypatch.setattr(gcs.GcsSource, "_download", disturbed)
+    monkeypatch.setattr(gcs.GcsSource, "files", disturbed)
     with pytest.raises(BadInput, match="changed"):
+        run("gs://data/a.csv", "", {}, tmp_path / "s")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_object_that_the_store_would_decompress_is_kept_as_it_lies_there(bucket, tmp_path):
+    blob = bucket.blob("a.csv")
+    blob.upload_from_string(gzip.compress(b"a\n1\n2\n"))
+    blob.content_encoding = "gzip"
+    blob.patch()
+    made = run("gs://data/a.csv", "", {}, tmp_path / "s")
+    assert ([file.name for file in made.files], made.rows) == (["a.csv.gz"], 2)
+
+
+def media(method: str, path: str) -> bool:
+    return "/download/" in path
+
+
+def listing(method: str, path: str) -> bool:
+    return "prefix=" in path
+
+
+@pytest.mark.parametrize(
+    ("where", "fault"), [(listing, 503), (media, 429), (media, Cut(100_000)), (media, Cut(100_000, reset=True))]
+)
+@pytest.mark.parametrize("chunked_from", [2**20, 0], ids=["whole", "ranges"])
+def test_what_may_pass_is_tried_again(proxy, bucket, tmp_path, monkeypatch, where, fault, chunked_from):
+    monkeypatch.setattr(gcs, "CHUNKED_FROM", chunked_from)
+    text = "a,b\n" + "".join(f"{i},{i * 7}\n" for i in range(20_000))
+    monkeypatch.setattr(gcs, "CHUNK", len(text) // 2 + 1)
+    put(bucket, "in/big.csv", text)
+    proxy.fail(fault, where=where)
+    source = gcs.GcsSource("gs://data/in/", ReadOptions())
+    (path,) = source.fetch(source.files(), tmp_path)
+    assert path.read_text() == text
+    asked = [path for method, path, _ in proxy.seen if where(method, path)]
+    assert len(asked) == (2 if where is media and chunked_from == 0 else 1) + 1
+
+
+@pytest.mark.parametrize("where", [listing, media])
+def test_a_refusal_is_final(proxy, bucket, tmp_path, where):
+    put(bucket, "in/a.csv", "a\n1\n")
+    proxy.fail(*[403] * 9, where=where)
+    with pytest.raises(Unreachable, match="refuses access"):
+        run("gs://data/in/", "", {}, tmp_path / "s")
+    assert len([path for method, path, _ in proxy.seen if where(method, path)]) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_object_that_goes_on_breaking_off_leaves_nothing(proxy, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "RETRY_SECONDS", 1.0)
+    put(bucket, "a.csv", "a\n" + "1\n" * 100_000)
+    proxy.fail(*[Cut(0)] * 99, where=media)
+    with pytest.raises(Unreachable, match="could not be read for 1 s"):
         run("gs://data/a.csv", "", {}, tmp_path / "s")
     assert not list(tmp_path.iterdir())
 
@@ -124,7 +202,7 @@ def answering(status: int, monkeypatch) -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_address[1]}")
-    monkeypatch.setattr(gcs, "RETRY_SECONDS", 2.0)
+    monkeypatch.setattr(transfer, "RETRY_SECONDS", 2.0)
 
 
 @pytest.mark.parametrize(("status", "says"), [(401, "no working Google credentials"), (403, "objectViewer")])

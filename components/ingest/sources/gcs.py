@@ -4,28 +4,30 @@ Credentials are the library's defaults (Workload Identity on a cluster); without
 read. ``STORAGE_EMULATOR_HOST`` is honoured, without credentials.
 """
 
-import base64
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from components.errors import BadInput, Unreachable
 from components.files import is_full
 from components.ingest.options import ReadOptions
-from components.ingest.sources import SourceFile, readable
+from components.ingest.sources import SourceFile, readable, transfer
 
-RETRY_SECONDS = 60.0
-"""How long transient failures (429, 5xx, resets) are retried with backoff and jitter."""
+CHUNKED_FROM = 32 * 2**20
+"""Objects of this size on are fetched as parallel ranges; below it, ranges are slower than whole objects."""
 
-CHUNKED_FROM = 64 * 2**20
-"""Objects of this size on are fetched as parallel ranges; below it, ranges are far slower than whole objects."""
+CHUNK = 16 * 2**20
 
-CHUNK = 32 * 2**20
-
-_WILD = "*?["
 _WORKERS = 8
+
+
+class _Listed(NamedTuple):
+    """An object, and what it was when listed: a download writes over the properties of its blob."""
+
+    blob: Any
+    size: int
+    crc32c: str
 
 
 class GcsSource:
@@ -33,35 +35,38 @@ class GcsSource:
 
     def __init__(self, uri: str, options: ReadOptions) -> None:
         """Split the URI; nothing is asked of the store yet."""
-        self._uri = uri
+        self._place = transfer.Place.of(uri)
         self._options = options
-        self._bucket_name, _, self._path = uri[len("gs://") :].partition("/")
-        if not self._bucket_name:
-            raise BadInput(f"{uri}: a Google Cloud Storage URI is gs://bucket/path.")
-        self._blobs: dict[str, Any] = {}
+        self._objects: dict[str, _Listed] = {}
 
     def files(self) -> tuple[SourceFile, ...]:
         """List objects with generation and checksum; nothing is downloaded."""
         with self._reachable():
             found = self._listed()
         if not found:
-            raise BadInput(f"Nothing matches {self._uri}; check the path and its upper and lower case.")
-        names = [name for name in found if not name.endswith("/")]
-        if names != [PurePosixPath(self._path).name]:
-            names = readable(names, self._options, self._uri)
-        self._blobs = {name: found[name] for name in names}
-        return tuple(_described(name, blob) for name, blob in self._blobs.items())
+            raise BadInput(f"Nothing matches {self._place.uri}; check the path and its upper and lower case.")
+        names = list(found)
+        if [blob.name for blob in found.values()] != [self._place.path]:
+            names = readable(names, self._options, self._place.uri)
+        shown = {transfer.shown(name, found[name].content_encoding): found[name] for name in names}
+        listed = tuple(_described(name, blob) for name, blob in sorted(shown.items()))
+        self._objects = {
+            name: _Listed(blob, int(blob.size), transfer.hexadecimal(blob.crc32c)) for name, blob in shown.items()
+        }
+        return listed
 
     def fetch(self, files: tuple[SourceFile, ...], folder: Path) -> list[Path]:
         """Download the pinned generations in parallel and check their content."""
-        paths = [_inside(folder, file.name) for file in files]
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        paths = transfer.targets(folder, files)
+        pairs = [(self._objects[file.name], path) for file, path in zip(files, paths, strict=True)]
         with self._reachable():
-            self._download(files, paths)
-        for file, path in zip(files, paths, strict=True):
-            if not _intact(self._blobs[file.name], path):
-                raise BadInput(f"gs://{self._bucket_name}: {file.name} changed while it was read; run the step again.")
+            _download([(one.blob, path) for one, path in pairs if one.size < CHUNKED_FROM])
+            for one, path in pairs:
+                if one.size >= CHUNKED_FROM:
+                    _download_ranges(one.blob, path)
+        for one, path in pairs:
+            if path.stat().st_size != one.size or transfer.checksum(path, "crc32c") != one.crc32c:
+                raise self._changed(one.blob.name)
         return paths
 
     def still(self, files: tuple[SourceFile, ...]) -> bool:
@@ -70,66 +75,40 @@ class GcsSource:
 
     def pinned(self) -> str:
         """Generations are not part of a URI; a changed listing is noticed by its version."""
-        return self._uri
+        return self._place.uri
 
     def _listed(self) -> dict[str, Any]:
-        """Blobs by their name relative to the source's root."""
-        bucket = _client().bucket(self._bucket_name)
+        """Blobs by their name relative to the source's root; with their generations, which pin the downloads."""
+        place = self._place
+        bucket = _client().bucket(place.bucket)
         arguments: dict[str, Any] = {"retry": _retry()}
-        if any(character in self._path for character in _WILD):
-            fixed = self._path[: min(self._path.index(c) for c in _WILD if c in self._path)]
-            blobs = bucket.list_blobs(match_glob=self._path, prefix=fixed, **arguments)
-            root = fixed.rpartition("/")[0]
-        else:
-            blobs = list(bucket.list_blobs(prefix=self._path, **arguments))
-            exact = [blob for blob in blobs if blob.name == self._path]
-            if exact:
-                return {PurePosixPath(self._path).name: exact[0]}
-            root = self._path.rstrip("/")
-        start = f"{root}/" if root else ""
-        return {blob.name[len(start) :]: blob for blob in blobs if blob.name.startswith(start)}
+        if place.path and not place.wild and not place.path.endswith("/"):
+            exact = bucket.get_blob(place.path, **arguments)
+            if exact is not None:
+                return {place.relative(exact.name): exact}
+        if place.wild:
+            arguments["match_glob"] = place.path
+        blobs = bucket.list_blobs(prefix=place.prefix, **arguments)
+        return {place.relative(blob.name): blob for blob in blobs if not blob.name.endswith("/")}
 
-    def _download(self, files: tuple[SourceFile, ...], paths: list[Path]) -> None:
-        from google.cloud.storage import transfer_manager
-
-        pinned = {file.name: self._pinned(file) for file in files}
-        pairs = [(file, path) for file, path in zip(files, paths, strict=True)]
-        transfer_manager.download_many(
-            [(pinned[file.name], str(path)) for file, path in pairs if file.bytes < CHUNKED_FROM],
-            worker_type=transfer_manager.THREAD,
-            max_workers=_WORKERS,
-            raise_exception=True,  # by default failures come back as results, beside partial files
-            download_kwargs={"retry": _retry()},
-        )
-        for file, path in pairs:
-            if file.bytes >= CHUNKED_FROM:
-                transfer_manager.download_chunks_concurrently(
-                    pinned[file.name],
-                    str(path),
-                    chunk_size=CHUNK,
-                    worker_type=transfer_manager.PROCESS,
-                    max_workers=min(_WORKERS, os.cpu_count() or 1),
-                    download_kwargs={"retry": _retry()},
-                )
-
-    def _pinned(self, file: SourceFile) -> Any:
-        blob = self._blobs[file.name]
-        pinned = blob.bucket.blob(blob.name, generation=int(file.generation))
-        pinned.reload(retry=_retry())  # the transfer manager needs the size; 404 when the generation is gone
-        return pinned
+    def _changed(self, name: str) -> BadInput:
+        return BadInput(f"gs://{self._place.bucket}/{name} changed while it was read; run the step again.")
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
         """Turn the library's errors into sentences."""
         from google.api_core import exceptions as api
         from google.auth.exceptions import GoogleAuthError
+        from google.cloud.storage.exceptions import DataCorruption
 
-        bucket = f"gs://{self._bucket_name}"
+        bucket = f"gs://{self._place.bucket}"
         try:
             yield
-        except api.NotFound as error:
-            if self._blobs:
-                raise BadInput(f"{self._uri} changed since it was listed; run the pipeline again.") from error
+        except DataCorruption as error:
+            raise self._changed(self._place.path) from error
+        except (api.NotFound, api.RequestRangeNotSatisfiable) as error:
+            if self._objects:
+                raise BadInput(f"{self._place.uri} changed since it was listed; run the pipeline again.") from error
             raise Unreachable(f"Bucket {bucket} does not exist; check its name in source_uri.") from error
         except (api.Forbidden, api.Unauthorized) as error:
             raise Unreachable(
@@ -137,17 +116,17 @@ class GcsSource:
             ) from error
         except (api.GoogleAPIError, ConnectionError) as error:
             raise Unreachable(
-                f"{bucket} could not be read for {RETRY_SECONDS:.0f} s ({_short(error)}); try again later."
+                f"{bucket} could not be read for {transfer.RETRY_SECONDS:.0f} s ({transfer.short(error)}); try later."
             ) from error
         except GoogleAuthError as error:
             raise Unreachable(
-                f"{bucket} refuses access: there are no working Google credentials ({_short(error)}); log in with "
-                "gcloud auth application-default login, or give the pod a service account."
+                f"{bucket} refuses access: there are no working Google credentials ({transfer.short(error)}); log in "
+                "with gcloud auth application-default login, or give the pod a service account."
             ) from error
         except OSError as error:  # the errors of requests are OSErrors too
             if is_full(error):
                 raise
-            raise Unreachable(f"{bucket} could not be read ({_short(error)}); try again later.") from error
+            raise Unreachable(f"{bucket} could not be read ({transfer.short(error)}); try again later.") from error
 
 
 def _client() -> Any:
@@ -165,36 +144,58 @@ def _client() -> Any:
 def _retry() -> Any:
     from google.cloud.storage.retry import DEFAULT_RETRY
 
-    return DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
+    return DEFAULT_RETRY.with_delay(initial=0.5, maximum=15, multiplier=2).with_timeout(transfer.RETRY_SECONDS)
+
+
+def _download(pairs: list[tuple[Any, Path]]) -> None:
+    from google.cloud.storage import transfer_manager
+
+    transfer_manager.download_many(
+        [(blob, str(path)) for blob, path in pairs],
+        worker_type=transfer_manager.THREAD,
+        max_workers=_WORKERS,
+        raise_exception=True,  # by default failures come back as results, beside partial files
+        download_kwargs=_kept(),
+    )
+
+
+def _download_ranges(blob: Any, path: Path) -> None:
+    """Each range is written in place; the whole is checked afterwards.
+
+    By threads: a step has few cores and waits for the network, so that as many processes as cores were three times
+    slower, and as many as connections half as fast (2 cores, 25 MB/s a connection; ``tests/bench/gcs_download.py``).
+    """
+    from google.cloud.storage import transfer_manager
+
+    transfer_manager.download_chunks_concurrently(
+        blob,
+        str(path),
+        chunk_size=CHUNK,
+        worker_type=transfer_manager.THREAD,
+        max_workers=_WORKERS,
+        crc32c_checksum=False,
+        download_kwargs=_kept(),
+    )
+
+
+def _kept() -> dict[str, Any]:
+    """Raw: bytes as they are stored, which have the checksums, not decompressed on the way."""
+    return {"retry": _retry(), "raw_download": True}
 
 
 def _described(name: str, blob: Any) -> SourceFile:
-    """Digest by md5 where the store has one (not for composed objects), so that equal bytes are one version."""
+    """Digest by md5 where the store has one (not for composed objects), so that equal bytes are one version.
+
+    Raises:
+        BadInput: the store has no checksum of an object, as its key is the customer's own.
+    """
+    if blob.crc32c is None:
+        raise BadInput(
+            f"gs://{blob.bucket.name}/{blob.name} is encrypted with a key that the store does not keep (CSEK), so it "
+            "cannot be checked; rewrite it with a key of Cloud KMS (CMEK)."
+        )
     if blob.md5_hash:
-        digest = f"md5:{base64.b64decode(blob.md5_hash).hex()}"
+        digest = f"md5:{transfer.hexadecimal(blob.md5_hash)}"
     else:
         digest = f"crc32c:{blob.crc32c}:{blob.size}:{blob.generation}"
     return SourceFile(name, digest, int(blob.size), generation=str(blob.generation))
-
-
-def _inside(folder: Path, name: str) -> Path:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise BadInput(f"Object name {name!r} points outside its folder; rename the object.")
-    return path
-
-
-def _intact(blob: Any, path: Path) -> bool:
-    import google_crc32c
-
-    if path.stat().st_size != blob.size:
-        return False
-    checksum = google_crc32c.Checksum()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            checksum.update(block)
-    return bool(base64.b64encode(checksum.digest()).decode() == blob.crc32c)
-
-
-def _short(error: BaseException) -> str:
-    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
