@@ -4,6 +4,7 @@ Credentials are the library's defaults (Workload Identity on a cluster); without
 read. ``STORAGE_EMULATOR_HOST`` is honoured, without credentials.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
