@@ -69,6 +69,9 @@ _SOURCES = {
     "mysql": ("sql", "SqlSource"),
     "sqlite": ("sql", "SqlSource"),
     "kafka": ("kafka", "KafkaSource"),
+    "delta+file": ("delta", "DeltaSource"),
+    "delta+s3": ("delta", "DeltaSource"),
+    "delta+gs": ("delta", "DeltaSource"),
     "sklearn": ("builtin", "BuiltinSource"),
 }
 """Module and class by scheme; a module is imported when it is needed."""
