@@ -37,7 +37,7 @@ group "default" {
 }
 
 group "cpu" {
-  targets = ["python-data", "python-control", "python-serving", "python-train-sklearn", "python-train-torch", "python-train-tensorflow"]
+  targets = ["python-data", "python-control", "python-serving", "python-spark", "python-train-sklearn", "python-train-torch", "python-train-tensorflow"]
 }
 
 group "cuda" {
@@ -57,6 +57,7 @@ target "image" {
       { group = "data", stage = "step", index = "", arm = true },
       { group = "control", stage = "step", index = "", arm = false },
       { group = "serving", stage = "serving", index = "", arm = true },
+      { group = "spark", stage = "spark", index = "", arm = false },
       { group = "train-sklearn", stage = "step", index = "", arm = false },
       { group = "train-torch", stage = "step", index = "https://download.pytorch.org/whl/cpu", arm = false },
       { group = "train-torch-cuda", stage = "step", index = "", arm = false },

@@ -30,8 +30,10 @@ _ELSEWHERE = "the trainers of this framework run in its own image"
 _NATIVE = "what ONNX cannot express is evaluated and served where its framework is"
 _TABLES = "a request's features are computed row by row; tables are what training reads"
 _DATABASE = "on a cluster MLflow is a server; its database is opened on a laptop"
+_SPARK = "features on Spark are computed in python-spark"
 ABSENT: dict[str, dict[str, str]] = {
-    "data": {},
+    "data": dict.fromkeys(("py4j", "pyspark"), _SPARK),
+    "spark": {},
     "control": {
         **dict.fromkeys(("torch", "tensorflow", "keras", "h5py", "safetensors"), _NATIVE),
         **dict.fromkeys(("onnx", "optuna", "pynvml", "tensorboard"), "trainings are planned here, and run elsewhere"),
@@ -58,18 +60,22 @@ def steps() -> dict[str, dict[str, str]]:
             container = executor["container"]
             source = next(text for text in container["command"] if "def " in text)
             name = next(node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
-            for group in _groups(container["image"]):
+            for group in _groups(container["image"], name):
                 found[group][name] = source
     return found
 
 
-def _groups(image: str) -> tuple[str, ...]:
-    return TRAINING if "{{" in image else (images.name_of(image).removeprefix("python-"),)
+def _groups(image: str, step: str) -> tuple[str, ...]:
+    if "{{" not in image:
+        return (images.name_of(image).removeprefix("python-"),)
+    return ("data", "spark") if step == "features" else TRAINING
 
 
 def entries(group: str) -> set[str]:
     """The modules that what runs in an image begins with."""
     begun = {module for source in STEPS[group].values() for module in image_imports.of_source(source).ours}
+    if group == "spark":
+        begun |= {"components.features.spark.job", "components.features.spark.entrypoint"}
     if group in SERVE:
         begun |= {"serving.server.__main__"}
     if group in TRAINING:

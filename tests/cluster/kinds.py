@@ -141,4 +141,5 @@ KINDS = (
     ),
     _custom("serving.knative.dev", "v1", "Service", "kservice"),
     _custom("serving.knative.dev", "v1", "Revision", "krevision"),
+    _custom("sparkoperator.k8s.io", "v1beta2", "SparkApplication", "sparkapplication"),
 )

@@ -274,6 +274,7 @@ def custom(kind: str) -> Schema:
     return {
         "inferenceservice": lambda: stored(_PRODUCT / "inferenceservice.json.gz"),
         "servingruntime": lambda: stored(_OURS / "servingruntime.json.gz"),
+        "sparkapplication": lambda: stored(_OURS / "sparkapplication.json.gz"),
         "httproute": _route,
         "gateway": _gateway,
         "gatewayclass": _gateway_class,

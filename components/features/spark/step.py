@@ -53,8 +53,8 @@ def on_kubernetes(
         Interrupted: SIGTERM came.
     """
     from components.cluster.api import connect
+    from components.cluster.owner import owner
     from components.features.run import FeatureSet
-    from components.train.trainjob.cluster import owner
 
     options = SparkOptions.given(spark)
     name = f"sluiceway-features-{_digest(folders, given, options)[:16]}"

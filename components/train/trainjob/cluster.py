@@ -3,7 +3,6 @@
 import base64
 import binascii
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,12 +66,6 @@ def _account(token: str) -> str:
         return str(claims["kubernetes.io"]["serviceaccount"]["name"])
     except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
         return ""
-
-
-def owner() -> dict[str, str] | None:
-    """This pod as the owner of what it makes; None where KFP does not tell which pod this is."""
-    name, uid = os.environ.get("KFP_POD_NAME", ""), os.environ.get("KFP_POD_UID", "")
-    return {"name": name, "uid": uid} if name and uid else None
 
 
 class Cluster:

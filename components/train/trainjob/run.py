@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from components.cluster.owner import owner
 from components.errors import BadInput, SluicewayError, Unreachable
 from components.exchange import Exchange
 from components.features.schema import FILE as FEATURES_FILE
@@ -18,7 +19,7 @@ from components.step import MARK
 from components.train.interrupt import Interrupt, Interrupted
 from components.train.recipe import digest
 from components.train.trainers import find
-from components.train.trainjob.cluster import Cluster, Seen, inside, owner
+from components.train.trainjob.cluster import Cluster, Seen, inside
 from components.train.trainjob.manifest import Framework, Job, Plain
 from components.train.trainjob.work import FEATURES, OUT, RESULT, WORK, Result, Work
 
