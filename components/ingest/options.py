@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from components.errors import BadInput
 from components.ingest import keyed_hash
 
-Format = Literal["csv", "tsv", "jsonl", "parquet"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "avro"]
 
 _FORMATS: dict[str, Format] = {
     ".csv": "csv",
@@ -21,6 +21,7 @@ _FORMATS: dict[str, Format] = {
     ".json": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".avro": "avro",
 }
 _COMPRESSIONS = (".gz", ".zst")
 
