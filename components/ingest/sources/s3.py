@@ -156,8 +156,9 @@ class S3Source:
 
     async def _parts(self, one: _Object, count: int) -> list[int]:
         """Sizes of the first parts as which an object was uploaded."""
+        pin = {"VersionId": one.version} if one.version else {}
         heads = await self._client.together(
-            self._client.ask("head_object", Key=one.key, PartNumber=number, **one.pin) for number in range(1, count + 1)
+            self._client.ask("head_object", Key=one.key, PartNumber=number, **pin) for number in range(1, count + 1)
         )
         return [int(head["ContentLength"]) for head in heads]
 

@@ -86,6 +86,7 @@ class Client:
     @contextmanager
     def _reachable(self) -> Iterator[None]:
         """Turn the library's errors into sentences."""
+        import aiohttp
         from botocore import exceptions as aws
 
         bucket = f"s3://{self._place.bucket}"
@@ -95,7 +96,7 @@ class Client:
             raise self._refusal(error, bucket) from error
         except (aws.CredentialRetrievalError, aws.NoCredentialsError, aws.PartialCredentialsError) as error:
             raise Unreachable(f"{bucket} refuses access: {transfer.short(error)}; {self._needed()}.") from error
-        except (aws.BotoCoreError, aws.HTTPClientError) as error:
+        except (aws.BotoCoreError, aws.HTTPClientError, aiohttp.ClientError) as error:
             raise Unreachable(_down(bucket, transfer.short(error))) from error
         except OSError as error:
             if is_full(error):
