@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from components.errors import BadInput
 from components.features import parsing
+from components.features.encodings import encoder
 from components.features.functions import TIME, Engine, kind_of, settled
 from components.features.language import columns_of, compile_expression
 from components.features.request import Delivered, Kind, as_array, delivered
@@ -105,7 +106,9 @@ def _computed(
         connection.unregister(_RAW)
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(features)
     return {
-        feature.name: as_array(values, feature.kind == "numeric")
+        feature.name: as_array(
+            encoder(feature.encoding)(list(values)) if feature.encoding else values, feature.kind == "numeric"
+        )
         for feature, values in zip(features, columns, strict=True)
     }
 

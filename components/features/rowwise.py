@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from components.errors import BadInput
 from components.features import scalars
+from components.features.encodings import encoder
 from components.features.expressions import feature_of
 from components.features.functions import NUMBER, TEXT, TIME, TRUTH
 from components.features.schema import FeatureSchema, InputType
@@ -87,11 +88,13 @@ def compile_rows(schema: FeatureSchema) -> "Callable[[Columns], dict[str, NDArra
     inputs = [(name, _LISTED[types[name]]) for name, cell in read.items() if cell.code in used]
     run = program.function([read[name] for name, _ in inputs], results)
     whole = [(feature.name, feature.kind == "numeric", bool(feature.expression)) for feature in schema.features]
+    encoders = [encoder(feature.encoding) if feature.encoding else None for feature in derived]
     first = schema.inputs[0].name if schema.inputs else ""
 
     def derive(columns: Columns) -> dict[str, NDArray[Any]]:
         rows = len(columns[first]) if first else 0
-        lists = iter(run(rows, *(listed(name, columns[name]) for name, listed in inputs)))
+        found = run(rows, *(listed(name, columns[name]) for name, listed in inputs))
+        lists = iter([encode(values) if encode else values for encode, values in zip(encoders, found, strict=True)])
         return {
             name: _array(next(lists), numeric) if is_derived else columns[name] for name, numeric, is_derived in whole
         }

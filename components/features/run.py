@@ -1,19 +1,23 @@
 """Make a feature set: parsed, derived, split."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from components.errors import BadInput
-from components.features import parsing
+from components.features import parsing, tables
+from components.features.encodings import MOST, bucket, fitted, looked_up
 from components.features.engines import DUCKDB, KUBERNETES, Engine, Opener, open_engine
 from components.features.expressions import feature_of, parsed
+from components.features.history import Events, Piece, attached, pieces
+from components.features.moments import micros, shown
 from components.features.schema import FILE, SPLITS, FeatureSchema, Task
-from components.features.select import Selection, select
-from components.features.spec import FeatureSpec
-from components.features.split import assigned, content, in_order, key_text
+from components.features.select import Selection, check, select
+from components.features.spec import FeatureSpec, Moment
+from components.features.split import GAP, assigned, content, key_text, periods
 from components.features.task import Kind, decide
 from components.files import whole_folder
 from components.ingest import snapshot as snapshots
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 _SPLIT, _TARGET = "__sluiceway_split", "__sluiceway_target"
+_CATEGORY, _COUNT = "__sluiceway_category", "__sluiceway_count"
 _KEPT = "rows"
 
 
@@ -93,6 +98,8 @@ def run(
         given |= {"split_seed": split_seed, "feature_tables": dict(feature_tables)}
         folders = {"snapshot": snapshot, "quarantine": quarantine, "contract": contract}
         return on_kubernetes(folders, out, given, spark)
+    import ibis
+
     spec = FeatureSpec.loads(feature_spec)
     rules = Contract.read(contract)
     profile = Profile.model_validate_json((contract / PROFILE).read_text(encoding="utf-8"))
@@ -100,24 +107,35 @@ def run(
     if target not in profile.columns:
         raise BadInput(f"There is no target column {target!r}; the columns are {', '.join(profile.columns)}.")
     kind = decide(task, profile.columns[target], profile.rows)
+    check(spec, profile, target)
     key = _key(split_key, spec, rules, profile, target)
-    with whole_folder(out) as folder, open_engine(engine, spark, out.parent) as opened:
+    with (
+        whole_folder(out) as folder,
+        TemporaryDirectory(prefix=".tables-", dir=out.parent) as copies,
+        open_engine(engine, spark, out.parent) as opened,
+    ):
         paths = [snapshot / part.name for part in described.parts]
-        table = opened.read(snapshots.VIEW, paths, [part.rows for part in described.parts])
-        chosen = select(table, rules, profile, spec, target)
+        source = opened.read(snapshots.VIEW, paths, [part.rows for part in described.parts])
+        usable = _without_quarantined(opened, source, quarantine / QUARANTINE)
+        events = Events(usable, _columns(usable, profile), spec.time or Moment(column=""))
+        past = pieces(spec, events, tables.opened(opened, spec, feature_tables, Path(copies)))
+        planned = {piece.name: ibis.table(piece.expression.schema(), name=piece.name) for piece in past}
+        table = attached(usable, past, planned)
+        chosen = select(table, rules, profile, spec, target, tuple(one for piece in past for one in piece.features))
         values = _values(table, chosen, profile, target, kind)
-        how: dict[str, str | int | list[str]]
-        if spec.order:
-            split, how = in_order(table, profile, spec.order), {"order": spec.order}
-        else:
-            split, how = assigned(key_text(table, profile, key), split_seed), {"key": list(key), "seed": split_seed}
+        split, how = _split(opened, usable, table, profile, spec, target, key, split_seed)
+        for piece in past:
+            opened.keep(piece.name, piece.expression)
         made = table.select(ROW, **values, **{_SPLIT: split})
-        kept = opened.keep(_KEPT, _without_quarantined(opened, made, quarantine / QUARANTINE))
+        kept = opened.keep(_KEPT, made, ROW)
         counted = _counted(opened, kept)
         rows = {name: counted[name].labelled for name in SPLITS}
         labels = _labels(opened, kept, target, task) if kind == "classes" else {}
         _check_splits(rows, labels, target)
-        _write(opened, kept, folder, chosen, target, list(labels))
+        _check_pasts(opened, kept, past)
+        chosen, learnt = _fitted(opened, kept, chosen, rows["train"])
+        _write(opened, kept, folder, chosen, learnt, target, list(labels))
+        left_out = counted[GAP].labelled
         schema = FeatureSchema(
             task=_task(kind, len(labels)),
             target=target,
@@ -126,17 +144,20 @@ def run(
             features=chosen.features,
             dropped=chosen.dropped,
             data_version=described.version,
-            split=how,
+            split=how | ({"left_out": left_out} if spec.split.by == "time" else {}),
             rows=rows,
         )
         (folder / FILE).write_text(schema.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    usable = sum(split.rows for split in counted.values())
+    present = sum(split.rows for split in counted.values())
+    unlabelled = sum(split.rows - split.labelled for split in counted.values())
     counts = {name: sum(per_split.values()) for name, per_split in labels.items()}
-    return FeatureSet(schema, sum(rows.values()), described.rows - usable, usable - sum(rows.values()), counts)
+    return FeatureSet(schema, sum(rows.values()), described.rows - present, unlabelled, counts)
 
 
 def _key(split_key: str, spec: FeatureSpec, rules: Contract, profile: Profile, target: str) -> tuple[str, ...]:
     named = tuple(name.strip() for name in split_key.split(",") if name.strip())
+    if named and spec.split.by == "time":
+        raise BadInput("split_key and the feature spec's split: {by: time} exclude each other; leave one of them out.")
     for name in named:
         if name not in profile.columns:
             raise BadInput(f"split_key names the column {name!r}, which is not among {', '.join(profile.columns)}.")
@@ -146,11 +167,44 @@ def _key(split_key: str, spec: FeatureSpec, rules: Contract, profile: Profile, t
     return named or spec.key or identifiers or content(profile, target)
 
 
+def _columns(table: "ir.Table", profile: Profile) -> "dict[str, ir.Value]":
+    """The snapshot's columns as windows see them."""
+    usable = {name: column.type for name, column in profile.columns.items() if column.type != "nested"}
+    return {name: typed(table[name], kind) for name, kind in usable.items()}
+
+
+def _split(
+    engine: Engine,
+    usable: "ir.Table",
+    table: "ir.Table",
+    profile: Profile,
+    spec: FeatureSpec,
+    target: str,
+    key: tuple[str, ...],
+    seed: int,
+) -> "tuple[ir.StringValue, dict[str, str | int | list[str]]]":
+    """Every row's split, and what features.json says of it; by time, the shares are those of the labelled rows."""
+    if spec.split.by == "key":
+        return assigned(key_text(table, profile, key), seed), {"key": list(key), "seed": seed}
+    assert spec.time is not None
+    kind = profile.columns[spec.time.column].type
+    labelled = usable.filter(typed(usable[target], profile.columns[target].type).notnull())
+    found = periods(
+        engine, micros(typed(labelled[spec.time.column], kind), spec.time), spec.split.gap, spec.time.column
+    )
+    how: dict[str, str | int | list[str]] = {"time": spec.time.column, "gap_seconds": spec.split.gap // 1_000_000}
+    how |= {"valid_from": shown(found.valid), "test_from": shown(found.test)}
+    return found.of(micros(typed(table[spec.time.column], kind), spec.time)), how
+
+
 def _values(table: "ir.Table", chosen: Selection, profile: Profile, target: str, kind: Kind) -> "dict[str, ir.Value]":
     """The columns of the feature set by name: inputs as parsed (truth values as 0 and 1), features, target."""
     inputs = parsed(table, chosen.inputs)
     values = {name: value.cast("float64") if value.type().is_boolean() else value for name, value in inputs.items()}
     values.update({column.name: feature_of(column, inputs) for column in chosen.features})
+    for feature in chosen.features:
+        if feature.encoding and feature.encoding.how == "hash":
+            values[feature.name] = bucket(values[feature.name], feature.encoding.buckets)
     column = profile.columns[target]
     label = typed(table[target], column.type)
     if kind == "classes" and column.type in ("integer", "number"):
@@ -160,12 +214,10 @@ def _values(table: "ir.Table", chosen: Selection, profile: Profile, target: str,
     return values
 
 
-def _without_quarantined(engine: Engine, made: "ir.Table", quarantine: Path) -> "ir.Table":
+def _without_quarantined(engine: Engine, source: "ir.Table", quarantine: Path) -> "ir.Table":
     set_aside = engine.read("quarantine", [quarantine])
     ((count,),) = (row.values() for row in engine.rows(set_aside.aggregate(count=set_aside.count())))
-    if not count:
-        return made
-    return made.anti_join(set_aside, made[ROW] == set_aside["row"]).order_by(ROW)  # a join may not keep the order
+    return source.anti_join(set_aside, source[ROW] == set_aside["row"]) if count else source
 
 
 @dataclass(frozen=True)
@@ -179,7 +231,25 @@ class _Split:
 def _counted(engine: Engine, kept: "ir.Table") -> dict[str, _Split]:
     per_split = kept.group_by(_SPLIT).aggregate(rows=kept.count(), labelled=kept[_TARGET].count())
     found = {row[_SPLIT]: _Split(int(row["rows"]), int(row["labelled"])) for row in engine.rows(per_split)}
-    return {name: found.get(name, _Split()) for name in SPLITS}
+    return {name: found.get(name, _Split()) for name in (*SPLITS, GAP)}
+
+
+def _check_pasts(engine: Engine, kept: "ir.Table", past: Sequence[Piece]) -> None:
+    """Refuse windows and joins that no row has: mostly an entity that is called differently, or a unit of time."""
+    names = [feature.name for piece in past for feature in piece.features]
+    if not names:
+        return
+    (found,) = engine.rows(kept.aggregate(**{str(n): _is_known(kept[name]).any() for n, name in enumerate(names)}))
+    for place, name in enumerate(names):
+        if not found[str(place)]:
+            raise BadInput(
+                f"No row has a value of {name!r}: nothing of its entity lies before it. Look at the entity's columns "
+                "and the times (a number is in seconds since 1970 unless the spec gives its unit)."
+            )
+
+
+def _is_known(value: "ir.Value") -> "ir.BooleanValue":
+    return value.fill_null(0.0) != 0.0 if value.type().is_numeric() else value.notnull()
 
 
 def _labels(engine: Engine, kept: "ir.Table", target: str, task: str) -> dict[str, dict[str, int]]:
@@ -221,7 +291,31 @@ def _check_splits(rows: Mapping[str, int], labels: Mapping[str, Mapping[str, int
             )
 
 
-def _write(engine: Engine, kept: "ir.Table", folder: Path, chosen: Selection, target: str, labels: list[str]) -> None:
+def _fitted(engine: Engine, kept: "ir.Table", chosen: Selection, rows: int) -> "tuple[Selection, dict[str, ir.Table]]":
+    """Learn the encodings from the train rows; counts per category stay with the engine, by feature."""
+    train = kept.filter(kept[_SPLIT] == "train", kept[_TARGET].notnull())
+    features, learnt = [], {}
+    for place, feature in enumerate(chosen.features):
+        if feature.encoding is None or feature.encoding.how == "hash":
+            features.append(feature)
+            continue
+        known = train.filter(train[feature.name].notnull())
+        counts = known.group_by(category=known[feature.name]).aggregate(count=known.count()).limit(MOST + 1)
+        learnt[feature.name] = engine.keep(f"categories_{place}", counts)
+        counted = [(row["category"], row["count"]) for row in engine.rows(learnt[feature.name])]
+        features.append(fitted(feature, counted, rows))
+    return replace(chosen, features=tuple(features)), learnt
+
+
+def _write(
+    engine: Engine,
+    kept: "ir.Table",
+    folder: Path,
+    chosen: Selection,
+    learnt: "Mapping[str, ir.Table]",
+    target: str,
+    labels: list[str],
+) -> None:
     import ibis
 
     names = dict.fromkeys([column.name for column in chosen.inputs] + [column.name for column in chosen.features])
@@ -229,9 +323,16 @@ def _write(engine: Engine, kept: "ir.Table", folder: Path, chosen: Selection, ta
     if labels:
         place = ibis.array(labels).index(kept[_TARGET])
         label = place.cast("int32").cast("int64")  # DuckDB's is an int32, of which Ibis does not know
+    encoded = kept.mutate(**{_TARGET: label})
+    for feature in chosen.features:
+        if feature.encoding and feature.name in learnt:
+            counts = learnt[feature.name].rename({_CATEGORY: "category", _COUNT: "count"})
+            encoded = encoded.left_join(counts, encoded[feature.name] == counts[_CATEGORY])
+            value = looked_up(encoded[feature.name], encoded[_COUNT], feature.encoding)
+            encoded = encoded.mutate(**{feature.name: value}).drop(_CATEGORY, _COUNT)
     for split in SPLITS:
-        rows = kept.filter(kept[_SPLIT] == split, kept[_TARGET].notnull())
-        engine.write(rows.select(ROW, *names, **{target: label}), folder / f"{split}.parquet")
+        rows = encoded.filter(encoded[_SPLIT] == split, encoded[_TARGET].notnull())
+        engine.write(rows.select(ROW, *names, **{target: rows[_TARGET]}), folder / f"{split}.parquet")
 
 
 def _task(kind: Kind, classes: int) -> Task:

@@ -26,18 +26,45 @@ class _Frozen(BaseModel):
 
 
 class InputColumn(_Frozen):
-    """A raw column that a request carries."""
+    """A column that a request carries.
+
+    Attributes:
+        name: of the column.
+        type: of its values.
+        kind: ``column``: a raw column of the source; ``windowed`` or ``joined``: a feature of the entity's past or of
+            other tables, which whoever asks provides as of now (from a feature store, say), or leaves missing.
+        description: what it is, where it is no raw column.
+    """
 
     name: str
     type: InputType
+    kind: Literal["column", "windowed", "joined"] = "column"
+    description: str = ""
+
+
+class Encoding(_Frozen):
+    """What a category becomes, as learnt from the train split; see :mod:`components.features.encodings`.
+
+    Attributes:
+        how: ``rate``, ``count`` or ``hash``.
+        total: of ``rate``: how many train rows the rates are shares of.
+        counts: of ``rate`` and ``count``: categories and how many train rows have them, in order.
+        buckets: of ``hash``.
+    """
+
+    how: Literal["rate", "count", "hash"]
+    total: int = 0
+    counts: tuple[tuple[str | float, int], ...] = ()
+    buckets: int = 0
 
 
 class FeatureColumn(_Frozen):
-    """A column that the model sees: an input as it is, or one derived by an expression."""
+    """A column that the model sees: an input as it is, or one derived by an expression, which may be encoded."""
 
     name: str
     kind: Literal["numeric", "categorical"]
     expression: str = ""
+    encoding: Encoding | None = None
 
 
 class DroppedColumn(_Frozen):
@@ -54,11 +81,12 @@ class FeatureSchema(_Frozen):
         task: what kind of prediction the target asks for.
         target: the target column's name.
         classes: class labels as text, in index order; empty for regression.
-        inputs: raw columns needed at serving, in order.
+        inputs: columns needed at serving, in order.
         features: the model's columns, in order; those with an expression are derived from inputs.
         dropped: columns left out, with reasons.
         data_version: the snapshot's version.
-        split: how rows were assigned: ``key`` columns and ``seed``.
+        split: how rows were assigned: ``key`` columns and ``seed``; or by ``time``: the column, where the splits begin,
+            the gap and how many rows fell into it.
         rows: row count per split.
     """
 

@@ -1,10 +1,12 @@
 """Train, valid or test: by a hash of the row's key alone, so that new rows never move old ones, or by time."""
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from components.errors import BadInput
 from components.features import parsing
+from components.features.engines import Engine
 from components.ingest.engine import ROW
 from components.validate.profile import Profile, typed
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
 TRAIN, VALID = 0.70, 0.15
 """Shares of train and valid; the rest is test."""
+
+GAP = "gap"
+"""Where a row of a split by time is that is too close to the next split."""
 
 _SEPARATOR = "|"
 
@@ -28,27 +33,63 @@ def assigned(key: "ir.StringValue", seed: int) -> "ir.StringValue":
     return ibis.cases((digits < _hex(TRAIN), "train"), (digits < _hex(TRAIN + VALID), "valid"), else_="test")
 
 
-def in_order(table: "ir.Table", profile: Profile, column: str) -> "ir.StringValue":
-    """The split by place in the order of a column, or of the source: rows of equal value are in the same split.
+@dataclass(frozen=True)
+class Periods:
+    """A split by time, in microseconds since 1970.
+
+    Attributes:
+        valid: when the first valid row was.
+        test: when the first test row was.
+        gap: rows so close before either of them are left out.
+    """
+
+    valid: int
+    test: int
+    gap: int
+
+    def of(self, at: "ir.IntegerValue") -> "ir.StringValue":
+        """The split of a moment; :data:`GAP` where it is in none."""
+        import ibis
+
+        return ibis.cases(
+            (at < self.valid - self.gap, "train"),
+            (at < self.valid, GAP),
+            (at >= self.test, "test"),
+            (at < self.test - self.gap, "valid"),
+            else_=GAP,
+        )
+
+
+def periods(engine: Engine, at: "ir.IntegerColumn", gap: int, column: str) -> Periods:
+    """When valid and test begin, so that the shares of rows are as stated; rows of one moment are in one split.
+
+    Args:
+        engine: where to count.
+        at: when the rows were, missing where that is unknown.
+        gap: microseconds.
+        column: what the time is called, for messages.
 
     Raises:
-        BadInput: there is no such column, or it has missing values.
+        BadInput: rows have no time, or all have the same.
     """
     import ibis
 
-    if column in profile.columns:
-        if missing := profile.columns[column].missing:
-            raise BadInput(f"The order column {column!r} has {missing:,} missing values: rows need a place in time.")
-        place = typed(table[column], profile.columns[column].type)
-    elif column == "rows":
-        place = table[ROW]
-    else:
-        names = ", ".join(profile.columns)
+    table = at.name("at").as_table()
+    (found,) = engine.rows(table.aggregate(missing=table["at"].isnull().sum()))
+    if found["missing"]:
         raise BadInput(
-            f"feature_spec's order names {column!r}, which is neither 'rows' nor a column; those are {names}."
+            f"{int(found['missing']):,} rows have no usable time in {column!r}, and a split by time gives every row a "
+            "place; have them refused by the contract (nullable: false), or split by key."
         )
-    share = ibis.percent_rank().over(ibis.window(order_by=place))
-    return ibis.cases((share < TRAIN, "train"), (share < TRAIN + VALID, "valid"), else_="test")
+    ranked = table.select("at", share=ibis.percent_rank().over(ibis.window(order_by=table["at"])))
+    bounds = ranked.aggregate(
+        valid=ranked["at"].min(where=ranked["share"] >= TRAIN),
+        test=ranked["at"].min(where=ranked["share"] >= TRAIN + VALID),
+    )
+    (begin,) = engine.rows(bounds)
+    if begin["valid"] is None or begin["test"] is None or begin["valid"] == begin["test"]:
+        raise BadInput(f"Too many rows have the same time in {column!r} to tell the past from the future by it.")
+    return Periods(int(begin["valid"]), int(begin["test"]), gap)
 
 
 def key_text(table: "ir.Table", profile: Profile, columns: tuple[str, ...]) -> "ir.StringValue":

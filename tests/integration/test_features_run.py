@@ -319,26 +319,41 @@ def test_the_electricity_set(place):
     assert made.classes == {"0": 26075, "1": 19237}
 
 
+BY_TIME = "{time: day, split: {by: time, gap: 3 seconds}, derive: {again: col('day')}}"
+
+
 def test_a_split_by_time_trains_on_the_past_and_tests_on_the_future(place):
     frame = pd.DataFrame({"day": [n // 3 for n in range(300)], "x": range(300), "y": [n % 2 for n in range(300)]})
     shuffled = frame.sample(frac=1, random_state=0)
-    made = place.make(place.csv(shuffled), "y", spec="order: day")
+    made = place.make(place.csv(shuffled), "y", spec=BY_TIME.replace(", gap: 3 seconds", ""))
     days = {split: place.table(split)["day"] for split in SPLITS}
     assert days["train"].max() < days["valid"].min()
     assert days["valid"].max() < days["test"].min()
-    assert made.schema.split == {"order": "day"}
+    assert made.schema.split["time"] == "day"
     assert made.schema.rows == {"train": 210, "valid": 45, "test": 45}
 
 
-def test_a_split_in_the_order_of_the_source_keeps_that_order(place):
-    frame = pd.DataFrame({"x": [float(n * 7919 % 500) for n in range(500)], "y": [n % 3 for n in range(500)]})
-    place.make(place.csv(frame), "y", spec="order: rows")
-    kept = pd.concat([place.table(split) for split in SPLITS])["x"]
-    assert kept.tolist() == frame["x"].tolist()
+def test_rows_in_the_gap_before_a_later_split_are_left_out_and_counted(place):
+    frame = pd.DataFrame({"day": [n // 3 for n in range(300)], "x": range(300), "y": [n % 2 for n in range(300)]})
+    made = place.make(place.csv(frame.sample(frac=1, random_state=0)), "y", spec=BY_TIME)
+    days = {split: place.table(split)["day"] for split in SPLITS}
+    assert (days["train"].max(), days["valid"].min(), days["valid"].max(), days["test"].min()) == (66, 70, 81, 85)
+    assert made.schema.split["left_out"] == 300 - sum(made.schema.rows.values()) == 18
+    assert "day" not in [column.name for column in made.schema.features]
 
 
-@pytest.mark.parametrize(("order", "said"), [("nope", "neither 'rows' nor a column"), ("day", "2 missing values")])
-def test_an_order_that_cannot_be_used_is_named(place, order, said):
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("{time: nope, split: {by: time}}", "time names the column 'nope'"),
+        (BY_TIME, "2 rows have no usable time in 'day'"),
+        ("split: {by: time}", "split by time needs to know when a row was"),
+        ("split: {gap: 1 day}", "a split has a gap only by time"),
+        ("order: rows", "feature_spec has no order any more"),
+    ],
+)
+def test_a_time_that_cannot_be_used_is_named(place, spec, said):
     frame = pd.DataFrame({"day": [None, None, *range(98)], "x": range(100), "y": [n % 2 for n in range(100)]})
-    with pytest.raises(BadInput, match=said):
-        place.make(place.csv(frame), "y", spec=f"order: {order}")
+    with pytest.raises(BadInput) as caught:
+        place.make(place.csv(frame), "y", spec=spec)
+    assert said in str(caught.value)

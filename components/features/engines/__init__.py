@@ -38,8 +38,14 @@ class Engine(Protocol):
             The unbound Ibis table.
         """
 
-    def keep(self, name: str, expression: "ir.Table") -> "ir.Table":
-        """Compute a table once; what is large goes to disk. Where the expression has an order, the table keeps it."""
+    def keep(self, name: str, expression: "ir.Table", order: str = "") -> "ir.Table":
+        """Compute a table once; what is large goes to disk.
+
+        Args:
+            name: the table's name.
+            expression: what to compute.
+            order: a whole-number column by which the table's rows are sorted, on an engine whose tables have an order.
+        """
 
     def rows(self, expression: "ir.Table") -> list[dict[str, Any]]:
         """Compute a table of few rows."""

@@ -41,10 +41,24 @@ class DuckDB:
         self.connection.execute(f"CREATE OR REPLACE VIEW {identifier(name)} AS {' UNION ALL '.join(selects)}")
         return table(self.connection, name)
 
-    def keep(self, name: str, expression: "ir.Table") -> "ir.Table":
-        """Compute a table once, into one that DuckDB spills when it is large."""
-        self.connection.execute(f"CREATE TEMP TABLE {identifier(name)} AS {sql(expression)}").fetchall()
+    def keep(self, name: str, expression: "ir.Table", order: str = "") -> "ir.Table":
+        """Compute a table once, into one that DuckDB spills when it is large.
+
+        What it reads lies in order, and hash joins pass that on unless they spill: so the rows are sorted only where
+        they turn out not to be, as sorting takes as long as all the rest.
+        """
+        temporary, query = identifier(name), sql(expression)
+        self.connection.execute(f"CREATE TEMP TABLE {temporary} AS {query}").fetchall()
+        if order and not self._is_sorted(temporary, identifier(order)):
+            aside = identifier(f"{name} in order")
+            self.connection.execute(f"CREATE TEMP TABLE {aside} AS FROM {temporary} ORDER BY {identifier(order)}")
+            self.connection.execute(f"DROP TABLE {temporary}; ALTER TABLE {aside} RENAME TO {temporary}")
         return table(self.connection, name)
+
+    def _is_sorted(self, name: str, column: str) -> bool:
+        steps = f"SELECT {column} - lag({column}, 1, 0) OVER () AS step FROM {name}"
+        ((least,),) = self.connection.execute(f"SELECT min(step) FROM ({steps})").fetchall()
+        return least is None or int(least) > 0
 
     def rows(self, expression: "ir.Table") -> list[dict[str, Any]]:
         """Compute a table of few rows."""

@@ -83,7 +83,7 @@ class Spark:
             columns.insert(0, f"map({starts})[_metadata.file_name] + _metadata.row_index + 1L AS {_name(ROW)}")
         return self._view(name, frame.selectExpr(*columns))
 
-    def keep(self, name: str, expression: "ir.Table") -> "ir.Table":
+    def keep(self, name: str, expression: "ir.Table", order: str = "") -> "ir.Table":
         """Compute a table once, as Parquet where executors see it: memory is not asked to hold it."""
         place = self._places.scratch(name)
         self._frame(_unordered(expression)).write.mode("overwrite").parquet(place)

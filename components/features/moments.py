@@ -1,0 +1,42 @@
+"""When a row was, as whole microseconds since 1970: what windows and joins are ordered by on every engine."""
+
+import datetime
+from typing import TYPE_CHECKING
+
+from components.features import parsing
+from components.features.spec import Moment
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+FARTHEST = 2**62
+"""Beyond it there is no time: what is added to a time must still be one."""
+
+_PER = {"seconds": 1_000_000.0, "milliseconds": 1_000.0, "microseconds": 1.0}
+_EPOCH = datetime.datetime(1970, 1, 1)
+
+
+def micros(value: "ir.Value", moment: Moment) -> "ir.IntegerValue":
+    """Microseconds since 1970 in UTC; missing where it cannot be read, is infinite or absurdly far away.
+
+    Args:
+        value: a raw column: times, texts of times, or numbers in the moment's unit.
+        moment: which unit.
+    """
+    import ibis
+
+    kind = value.type()
+    if kind.is_numeric() and not kind.is_boolean():
+        scaled = parsing.number(value) * _PER[moment.unit]
+        near = scaled.between(-float(FARTHEST), float(FARTHEST)).ifelse(scaled, None)
+        return parsing.floor(near + 0.5).cast("int64")
+    passed = parsing.timestamp(value).delta(ibis.literal(_EPOCH), unit="microsecond")
+    return passed.between(-FARTHEST, FARTHEST).ifelse(passed, None)
+
+
+def shown(moment: int) -> str:
+    """Microseconds since 1970 as people read them."""
+    try:
+        return (_EPOCH + datetime.timedelta(microseconds=moment)).isoformat(" ")
+    except OverflowError:
+        return f"{moment} microseconds since 1970"
