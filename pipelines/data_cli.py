@@ -170,6 +170,7 @@ def ingest(
 
     with clear_errors():
         name = dataset or model_name("", uri)
+        catalog.check_name(name)
         home = settings().home
         home.mkdir(parents=True, exist_ok=True)
         with _busy(as_json, f"ingesting {uri}"), TemporaryDirectory(prefix=".ingest-", dir=home) as aside:

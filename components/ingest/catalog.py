@@ -74,7 +74,7 @@ def publish(folder: Path, snapshot: Snapshot, dataset: str) -> Entry:
         Unreachable: the remote or the store cannot be used.
         StorageFull: no space is left there.
     """
-    _checked(dataset)
+    check_name(dataset)
     known = {part.name: part.md5 for part in snapshot.parts}
     files = dvc.tracked(folder, known, but=(POINTER,))
     listing = dvc.directory(files)
@@ -112,7 +112,7 @@ def previous(dataset: str, source_uri: str, options: Mapping[str, Any]) -> Snaps
     Raises:
         Unreachable: the store cannot be used.
     """
-    _checked(dataset)
+    check_name(dataset)
     store = Store(settings().store)
     version = store.read(_newest(dataset, source_uri, options))
     entry = _entry(store, dataset, version.decode()) if version else None
@@ -144,7 +144,7 @@ def entries(dataset: str) -> list[Entry]:
     Raises:
         Unreachable: the store cannot be used.
     """
-    _checked(dataset)
+    check_name(dataset)
     store = Store(settings().store)
     names = [name for name in store.names(f"versions/{dataset}/") if name.count("/") == 2 and name.endswith(".json")]
     found = (_entry(store, dataset, name.rpartition("/")[2].removesuffix(".json")) for name in names)
@@ -158,7 +158,7 @@ def find(dataset: str, version: str = "latest") -> Entry:
         BadInput: there is no such data set or version, or several begin so.
         Unreachable: the store cannot be used.
     """
-    _checked(dataset)
+    check_name(dataset)
     if re.fullmatch(r"[0-9a-f]{64}", version) and (entry := lookup(dataset, version)):
         return entry
     found = entries(dataset)
@@ -209,7 +209,11 @@ def _newest(dataset: str, source_uri: str, options: Mapping[str, Any]) -> str:
     return f"versions/{dataset}/newest/{hashlib.sha256(made_from.encode()).hexdigest()[:32]}"
 
 
-def _checked(dataset: str) -> str:
+def check_name(dataset: str) -> None:
+    """Whether a name can be one of a data set.
+
+    Raises:
+        BadInput: it cannot.
+    """
     if not _NAME.fullmatch(dataset):
         raise BadInput(f"dataset {dataset!r} cannot name versions: use letters, digits, dots, dashes and underscores.")
-    return dataset

@@ -1,13 +1,23 @@
 """A run killed at any step leaves the champion serving, and running again ends as if nothing had happened."""
 
+import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer
 
+from components.ingest import dvc
+from components.ingest.resolve import resolve
+from tests.e2e.road import QUICK
+
+ROOT = Path(__file__).parents[2]
 MODEL = "few"
 COLUMNS = 5  # the report draws every column, which is not what is tested here
 DATA_STEPS = ("ingest", "validate", "features", "train", "evaluate")
@@ -88,14 +98,52 @@ def test_a_run_killed_at_every_step_in_turn_ends_in_the_same_state(champion, dat
     assert road.answers(MODEL, row) == 200
 
 
-def test_running_the_champions_own_recipe_again_changes_nothing(champion, data):
+def test_running_the_champions_own_recipe_again_as_mlflow_run_does_changes_nothing(champion, data, tmp_path):
     road = champion
     before = [v.version for v in road.versions(MODEL)]
-    parameters = {**data[0], "seed": str(len(SERVICE_STEPS))}
-    again = road.run(parameters)
-    assert again.code == 0, again.err
-    assert again.result["state"] == "promoted"
+    parameters = {**QUICK, **data[0], "seed": str(len(SERVICE_STEPS))}
+    given = [word for name, value in parameters.items() for word in ("-P", f"{name}={value}")]
+    again = subprocess.run(
+        ["mlflow", "run", str(ROOT), "--env-manager", "local", "--experiment-name", MODEL, *given],
+        cwd=tmp_path,
+        env=road.environment(
+            MLFLOW_TRACKING_URI=f"sqlite:///{road.home / 'mlflow.db'}",
+            PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        ),
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "Promoted" in again.stdout
     assert [v.version for v in road.versions(MODEL)] == before
+
+
+def test_the_champion_leads_back_to_the_bytes_that_it_was_trained_on(champion, data, tmp_path):
+    from mlflow import MlflowClient
+
+    road = champion
+    ended = road.command("data", "restore", f"models:/{MODEL}@champion", "--to", str(tmp_path / "back"), "--json")
+    assert ended.code == 0, ended.err
+    (version,) = [one for one in road.versions(MODEL) if one.version == road.champion(MODEL)]
+    assert (
+        ended.result["version"] == version.tags["sluiceway.data_version"] == resolve(data[0]["source_uri"], {}).version
+    )
+    snapshot = json.loads((tmp_path / "back" / "snapshot.json").read_text())
+    assert snapshot["version"] == ended.result["version"]
+    for part in snapshot["parts"]:
+        assert dvc.md5(tmp_path / "back" / part["name"]) == part["md5"]
+
+    run = MlflowClient(f"sqlite:///{road.home / 'mlflow.db'}").get_run(version.run_id)
+    (trained_on,) = run.inputs.dataset_inputs
+    assert (trained_on.dataset.name, trained_on.dataset.digest) == (MODEL, ended.result["version"][:36])
+    told = {tag.key: tag.value for tag in trained_on.tags}
+    assert told["mlflow.data.context"] == "training"
+    assert told["sluiceway.data_version"] == ended.result["version"]
+    assert told["sluiceway.data_object"] == ended.result["directory"]
+    assert json.loads(trained_on.dataset.source)["uri"] == data[0]["source_uri"]
+
+    models = json.loads(road.command("data", "show", MODEL, "--json").out)["models"]
+    assert [one["version"] for one in models if "champion" in one["aliases"]] == [version.version]
 
 
 def test_a_rollout_that_nobody_can_judge_is_halted_until_a_person_ends_it(champion, data):
