@@ -6,7 +6,8 @@ values, and which so many that their number is only worth an estimate.
 
 import math
 from collections.abc import Mapping, Set
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from components.validate.profile import LISTED, ColumnProfile, Profile
 from components.validate.reader import SOURCE, Reader
@@ -17,11 +18,36 @@ if TYPE_CHECKING:
 
 _Key = TypeVar("_Key")
 
-_COUNTED = 4 * LISTED
-"""Up to about this many different values are counted exactly."""
+_COUNTED = 2_000
+"""Up to so many different values in a glance, all of them are counted exactly, which is cheap where they repeat."""
 
 _NEARLY_ALL = 0.5
 """From this share of different values in a glance on, their number is estimated from it."""
+
+_MANY = 500_000
+"""From so many rows on, rules over texts of which there are few are held against these instead of the rows."""
+
+
+@dataclass(frozen=True)
+class Counted(Generic[_Key]):
+    """What a scan found.
+
+    Attributes:
+        profile: what the columns hold.
+        also: the further counts that were asked for.
+        texts: all different texts of columns that have few, in a large table.
+    """
+
+    profile: Profile
+    also: dict[_Key, int]
+    texts: dict[str, list[str]]
+
+
+def lists_texts(reader: Reader, name: str) -> bool:
+    """Whether a scan lists the different texts of a column, in a table of many rows."""
+    seen = reader.known.seen[name]
+    few = seen.distinct <= _COUNTED and seen.distinct < _NEARLY_ALL * seen.present
+    return reader.types[name] == "string" and few and reader.known.rows >= _MANY
 
 
 def profile(
@@ -31,19 +57,16 @@ def profile(
     unique: Set[str] = frozenset(),
     lengths: Set[str] = frozenset(),
     also: Mapping[_Key, str] | None = None,
-) -> tuple[Profile, dict[_Key, int]]:
+) -> Counted[_Key]:
     """Count what the columns hold.
 
     Args:
         connection: where the reader's view is.
         reader: the snapshot, and how its columns are to be read.
-        exact: columns whose distinct values are always counted, the target for one.
+        exact: columns whose different values are counted, if not exactly, from all rows: the target for one.
         unique: columns that are looked at for repeated values.
         lengths: texts whose longest is wanted.
         also: SQL of further counts for the same scan.
-
-    Returns:
-        The profile, and the further counts.
     """
     also = also or {}
     aggregates: dict[tuple[str | int, str], str] = {(index, ""): text for index, text in enumerate(also.values())}
@@ -56,11 +79,11 @@ def profile(
     for (owner, key), value in scan(connection, aggregates).items():
         found.setdefault(owner, {})[key] = value
     columns = {name: _column(reader, name, found.get(name, {})) for name in reader.types}
-    columns = _counted(connection, reader, columns)
     for name in unique:
         columns[name] = _checked_for_repeats(connection, reader, columns[name])
     counts = {name: int(found[index][""] or 0) for index, name in enumerate(also)}
-    return Profile(rows=reader.known.rows, columns=columns), counts
+    texts = {name: found[name]["values"] or [] for name in columns if lists_texts(reader, name)}
+    return Counted(Profile(rows=reader.known.rows, columns=columns), counts, texts)
 
 
 def scan(connection: "duckdb.DuckDBPyConnection", aggregates: Mapping[_Key, str]) -> dict[_Key, Any]:
@@ -85,7 +108,12 @@ def _wanted(reader: Reader, name: str, exact: bool) -> dict[str, str]:
     if kind == "timestamp" and known.get("earliest") is None:
         counts |= {"earliest": f"min({value})::TIMESTAMP", "latest": f"max({value})::TIMESTAMP"}
     seen = reader.known.seen[name]
-    if exact or seen.distinct <= _COUNTED or seen.distinct < _NEARLY_ALL * seen.present:
+    repeats = seen.distinct < _NEARLY_ALL * seen.present
+    if kind == "string" and (seen.distinct <= LISTED or lists_texts(reader, name)):
+        counts["values"] = f"list(DISTINCT {value}) FILTER ({value} IS NOT NULL)"
+    elif seen.distinct <= LISTED or (repeats and seen.distinct <= _COUNTED):
+        counts["distinct"] = f"count(DISTINCT {value})"
+    elif exact or repeats:
         counts["distinct"] = f"approx_count_distinct({value})"
     return counts
 
@@ -96,7 +124,10 @@ def _column(reader: Reader, name: str, found: Mapping[str, Any]) -> ColumnProfil
     missing = found.get("missing", known.nulls[name])
     present = known.rows - missing
     unreadable = present - found.get("readable", present)
-    distinct = found.get("distinct", _estimate(seen.present, seen.distinct, present))
+    values = found.get("values", ()) or ()
+    distinct = len(values) if "values" in found else found.get("distinct")
+    if distinct is None:
+        distinct = _estimate(seen.present, seen.distinct, present)
     counted = {key: found[key] for key in ("min", "max", "earliest", "latest", "longest") if key in found}
     return ColumnProfile(
         name=name,
@@ -105,6 +136,7 @@ def _column(reader: Reader, name: str, found: Mapping[str, Any]) -> ColumnProfil
         missing=missing,
         unreadable=unreadable,
         distinct=min(distinct, present - unreadable),
+        values=tuple(sorted(values)) if "values" in found and distinct <= LISTED else None,
         spaced=round(seen.spaced / seen.present * present) if seen.present else 0,
         **(reader.extremes(name) | counted),
     )
@@ -124,30 +156,6 @@ def _estimate(looked_at: int, different: int, present: int) -> int:
         expected = -middle * math.expm1(looked_at * math.log1p(-1 / middle)) if middle > 1 else 1.0
         low, high = (middle, high) if expected < different else (low, middle)
     return round(high)
-
-
-def _counted(
-    connection: "duckdb.DuckDBPyConnection", reader: Reader, columns: dict[str, ColumnProfile]
-) -> dict[str, ColumnProfile]:
-    """Replace estimates where there are few values: texts are listed, others counted."""
-    wanted: dict[str, str] = {}
-    for name, column in columns.items():
-        if column.type == "nested" or column.distinct > _COUNTED:
-            continue
-        value = reader.value(name)
-        if column.type == "string" and column.distinct <= LISTED:
-            wanted[name] = f"list(DISTINCT {value}) FILTER ({value} IS NOT NULL)"
-        else:
-            wanted[name] = f"count(DISTINCT {value})"
-    exact = dict(columns)
-    for name, value in scan(connection, wanted).items():
-        column = columns[name]
-        changes: dict[str, Any] = {"distinct": value}
-        if not isinstance(value, int):
-            changes["values"] = tuple(sorted(value or ()))
-            changes["distinct"] = len(changes["values"])
-        exact[name] = column.model_copy(update=changes)
-    return exact
 
 
 def _checked_for_repeats(

@@ -1,5 +1,6 @@
 """The first look at a data set: everything that its contract is inferred from."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from components.ingest.engine import literal
 from components.ingest.personal import across, detect
 from components.ingest.snapshot import Snapshot
 from components.validate.contract import Contract
-from components.validate.counting import profile
+from components.validate.counting import lists_texts, profile
 from components.validate.formats import pattern
 from components.validate.glance import sample_texts
 from components.validate.infer import Clues, infer, likely_key, may_identify
@@ -47,18 +48,27 @@ def first_contract(
     found = {name: pattern(values) for name, values in sample_texts(connection, parts, sorted(many)).items()}
     patterns = {name: one for name, one in found.items() if one is not None}
     unmatched = {
-        name: f"count_if(NOT regexp_full_match({reader.value(name)}, {literal(one)}))" for name, one in patterns.items()
+        name: f"count_if(NOT regexp_full_match({reader.value(name)}, {literal(one)}))"
+        for name, one in patterns.items()
+        if not lists_texts(reader, name)
     }
     unique = {
         name
         for name, kind in reader.types.items()
         if name != target and may_identify(name, kind, known.seen[name], known.rows)
     }
-    counts, misses = profile(connection, reader, exact={target}, unique=unique, lengths=texts, also=unmatched)
+    # How long texts are that nearly all differ is not looked at: it would take reading most of the file.
+    repeated = {name for name in texts if known.seen[name].distinct <= known.seen[name].present // 2}
+    counted = profile(connection, reader, exact={target}, unique=unique, lengths=repeated, also=unmatched)
+    counts = counted.profile
     key = likely_key(counts, target)
     clues = Clues(
         now=now,
-        patterns={name: one for name, one in patterns.items() if not misses[name]},
+        patterns={
+            name: one
+            for name, one in patterns.items()
+            if not counted.also.get(name) and all(re.fullmatch(one, text) for text in counted.texts.get(name, ()))
+        },
         personal=personal(connection, parts, known.stored),
         keys=(key,) if key and is_unique(connection, SOURCE, [reader.value(name) for name in key]) else (),
         seen=known.seen,

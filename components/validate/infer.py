@@ -126,7 +126,8 @@ def _rule(column: ColumnProfile, rows: int, is_target: bool, clues: Clues) -> Co
         return ColumnRule(type=column.type, empty=True, personal=personal)
     identifier = not is_target and is_identifier(column, rows)
     trending = seen is not None and abs(seen.trend) >= TREND
-    low, high = (None, None) if identifier or trending else _range(column)
+    numbers_rows = identifier or (column.type == "integer" and called_id(name))
+    low, high = (None, None) if numbers_rows or trending else _range(column)
     allowed = _allowed(column, rows, is_target)
     is_text = column.type == "string" and allowed is None
     past = column.type == "timestamp" and column.latest is not None and column.latest <= clues.now

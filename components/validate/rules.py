@@ -1,10 +1,10 @@
 """A contract's rules as SQL that is true for the rows that break them: only those that some row does break.
 
 Least, greatest, missing and listed values are in the profile, so that a rule over them needs no look at the rows. The
-others are counted in the scan that makes the profile.
+others are counted in the scan that makes the profile, or held against the few different texts that it lists.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from components.features.language import columns_of
 from components.ingest.engine import ROW, identifier, literal
 from components.validate.compiled import ALIAS, pieces
 from components.validate.contract import ColumnRule, Contract
+from components.validate.counting import lists_texts
 from components.validate.durations import seconds
 from components.validate.pandera_schema import CheckSpec, checks, passes, row_rule
 from components.validate.profile import ColumnProfile, Profile
@@ -42,7 +43,7 @@ class Rule:
     broken: str
 
 
-def counted(reader: Reader, contract: Contract) -> tuple[Rule, ...]:
+def undecided(reader: Reader, contract: Contract) -> tuple[Rule, ...]:
     """The rules that only a look at each row decides."""
     single = list(_single(reader, contract))
     if not single and not contract.rules:
@@ -78,10 +79,29 @@ def _single(reader: Reader, contract: Contract) -> "Iterator[tuple[str, CheckSpe
             yield name, None
 
 
+def by_value(reader: Reader, rule: Rule) -> bool:
+    """Whether a rule is held against the different texts of its column, of which there are few in many rows."""
+    return len(rule.columns) == 1 and lists_texts(reader, rule.columns[0])
+
+
+def broken_by_value(
+    connection: "duckdb.DuckDBPyConnection", reader: Reader, rules: Sequence[Rule], texts: Mapping[str, list[str]]
+) -> list[Rule]:
+    """Those of the rules that one of their column's different texts breaks."""
+    broken = []
+    for rule in rules:
+        (name,) = rule.columns
+        values = f"(SELECT unnest($texts::VARCHAR[]) AS {identifier(reader.column(name))}) AS {ALIAS}"
+        query = f"SELECT count_if({rule.broken}) FROM {values}"
+        if connection.execute(query, {"texts": texts[name]}).fetchall()[0][0]:
+            broken.append(rule)
+    return broken
+
+
 def doubtful(
     connection: "duckdb.DuckDBPyConnection", reader: Reader, contract: Contract, profile: Profile, now: datetime
 ) -> list[Rule]:
-    """The rules that some row breaks, as the profile and a look for repeats show; those of :func:`counted` aside."""
+    """The rules that some row breaks, as the profile and a look for repeats show; those of :func:`undecided` aside."""
     found: list[Rule] = []
     for name, rule in _rules(contract):
         found += _of_column(reader, name, rule, profile.columns[name], now)

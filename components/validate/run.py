@@ -25,7 +25,7 @@ from components.validate.profile import Profile, meaning
 from components.validate.quarantine import Quarantine
 from components.validate.reader import Reader
 from components.validate.reporter import Drift, Reporter
-from components.validate.rules import Rule, counted, doubtful
+from components.validate.rules import Rule, broken_by_value, by_value, doubtful, undecided
 from components.validate.schema_diff import Change, Found, check_schema, close, differences
 
 if TYPE_CHECKING:
@@ -137,9 +137,8 @@ def run(
             with whole_folder(contract) as folder:
                 (folder / FILE).write_text(dumps(checked.contract), encoding="utf-8")
                 (folder / PROFILE).write_text(checked.profile.model_dump_json(indent=1), encoding="utf-8")
-            types = {column: rule.type for column, rule in checked.contract.columns.items()}
             kept = quarantine / quarantines.FILE
-            sampled = samples.write(connection, table, types, target, kept, sample)
+            sampled = samples.write(connection, table, checked.contract, checked.profile, target, kept, sample)
         store.write(samples.name(asked.described.version), sample.read_bytes())
         drift = reporter.report(sample, _reference(store, champion_data_version, Path(aside)), contract, report)
     return Validation(
@@ -192,13 +191,15 @@ def _held_to(
     types = {name: found.meaning for name, found in columns.items()}
     types |= {name: rule.type for name, rule in contract.columns.items() if not rule.empty}
     reader = Reader(connection, table, known, types)
-    rules = counted(reader, contract)
+    rules = undecided(reader, contract)
     unique = {name for name, rule in contract.columns.items() if rule.unique}
-    also = {rule: f"count_if({rule.broken})" for rule in rules}
-    counts, hits = profile(connection, reader, exact={asked.target}, unique=unique, also=also)
+    also = {rule: f"count_if({rule.broken})" for rule in rules if not by_value(reader, rule)}
+    counted = profile(connection, reader, exact={asked.target}, unique=unique, also=also)
+    counts = counted.profile
     _check_target(counts, asked.target)
     bounds.check(contract, counts, asked.where, asked.now)
-    broken = [rule for rule in rules if hits[rule]]
+    broken = [rule for rule in rules if counted.also.get(rule)]
+    broken += broken_by_value(connection, reader, [rule for rule in rules if rule not in also], counted.texts)
     broken += doubtful(connection, reader, contract, counts, asked.now)
     return _Checked(contract, counts, reader, tuple(broken), False, changes, _personal(contract))
 
