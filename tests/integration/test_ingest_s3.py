@@ -19,6 +19,7 @@ from tests.fault_proxy import Cut, FaultProxy
 
 boto3 = pytest.importorskip("boto3")
 moto = pytest.importorskip("moto.server")
+loaders = pytest.importorskip("botocore.loaders")
 
 TEXT = ("a,b\n" + "".join(f"{i},{i * 7}\n" for i in range(20_000))).encode()
 _OWN = ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_ROLE_ARN")
@@ -32,8 +33,15 @@ def store() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def models() -> Any:
+    """The service descriptions that a client begins with: the same ones for all, as each reading takes 0.3 s."""
+    return loaders.create_loader()
+
+
 @pytest.fixture
-def proxy(store, monkeypatch, tmp_path) -> Iterator[FaultProxy]:
+def proxy(store, models, monkeypatch, tmp_path) -> Iterator[FaultProxy]:
+    monkeypatch.setattr(loaders, "create_loader", lambda paths=None: models)
     for name in _OWN:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
@@ -257,6 +265,19 @@ def test_a_public_bucket_is_read_without_credentials(bucket, tmp_path, proxy, mo
     assert not [headers for _, _, headers in proxy.seen if "Authorization" in headers]
     proxy.faults = lambda method, path, headers: 403
     assert "there are no AWS credentials" in refused(Unreachable, "s3://data/a.csv", tmp_path)
+
+
+def test_a_pods_service_account_is_taken(bucket, tmp_path, proxy, monkeypatch):
+    put(bucket, "a.csv", TEXT)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "token").write_text("a.b.c")
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/reader")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    assert got("s3://data/a.csv", tmp_path)[1] == TEXT
+    signed = [headers["Authorization"] for method, _, headers in proxy.seen if method == "GET"]
+    assert signed
+    assert all("Credential=ASIA" in one for one in signed)
 
 
 def test_a_bucket_that_does_not_exist_is_named(proxy, tmp_path):
