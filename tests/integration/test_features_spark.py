@@ -209,14 +209,18 @@ class Checked:
 
     def is_the_same_on(self, engine: str, spec: str = "", **changes: Any) -> None:
         """Both feature sets have the same rows in the same order, the same types and the same description."""
-        mine, other = self.features("duckdb", spec, **changes), self.features(engine, spec, **changes)
-        assert (mine / "features.json").read_text() == (other / "features.json").read_text()
-        assert sorted(path.name for path in mine.iterdir()) == sorted(path.name for path in other.iterdir())
-        for split in SPLITS:
-            one, two = (duckdb.sql(f"FROM '{folder / split}.parquet'") for folder in (mine, other))
-            assert (one.columns, one.types) == (two.columns, two.types)
-            for row, same in zip(one.fetchall(), two.fetchall(), strict=True):
-                assert all(map(alike, row, same)), (split, row, same)
+        same(self.features("duckdb", spec, **changes), self.features(engine, spec, **changes))
+
+
+def same(mine: Path, other: Path) -> None:
+    """Two feature sets have the same rows in the same order, the same types and the same description."""
+    assert sorted(path.name for path in mine.iterdir()) == sorted(path.name for path in other.iterdir())
+    for split in SPLITS:
+        one, two = (duckdb.sql(f"FROM '{folder / split}.parquet'") for folder in (mine, other))
+        assert (one.columns, one.types) == (two.columns, two.types)
+        for row, again in zip(one.fetchall(), two.fetchall(), strict=True):
+            assert all(map(alike, row, again)), (split, row, again)
+    assert (mine / "features.json").read_text() == (other / "features.json").read_text()
 
 
 def alike(one: Any, other: Any) -> bool:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from components import images
@@ -50,7 +51,7 @@ def rendered(job: Job, environment: Mapping[str, str] = os.environ) -> Plain:
         metadata["ownerReferences"] = [{"apiVersion": "v1", "kind": "Pod", **job.owner}]
     conf = {
         **options.conf,
-        **store_settings(job.work, environment),
+        **store_settings(job.work, options, environment),
         "spark.kubernetes.executor.podNamePrefix": job.name,
         "spark.ui.enabled": "false",
     }
@@ -75,11 +76,12 @@ def rendered(job: Job, environment: Mapping[str, str] = os.environ) -> Plain:
         "sparkConf": conf,
         "restartPolicy": {"type": "Never"},
         "timeToLiveSeconds": _KEPT_SECONDS,
+        "volumes": list(options.volumes),
         "driver": driver,
         "executor": executor,
     }
     head = {"apiVersion": SPARK_APPLICATION.api_version, "kind": SPARK_APPLICATION.kind}
-    return head | {"metadata": metadata, "spec": spec}
+    return head | {"metadata": metadata, "spec": {key: value for key, value in spec.items() if value != []}}
 
 
 def _pod(options: SparkOptions, environment: Mapping[str, str]) -> Plain:
@@ -88,6 +90,7 @@ def _pod(options: SparkOptions, environment: Mapping[str, str]) -> Plain:
         "envFrom": [{"secretRef": {"name": options.secret, "optional": True}}] if options.secret else [],
         "nodeSelector": options.node_selector,
         "tolerations": list(options.tolerations),
+        "volumeMounts": list(options.volume_mounts),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,
@@ -100,8 +103,13 @@ def _pod(options: SparkOptions, environment: Mapping[str, str]) -> Plain:
     return {key: value for key, value in pod.items() if value}
 
 
-def store_settings(uri: str, environment: Mapping[str, str]) -> dict[str, str]:
+def store_settings(uri: str, options: SparkOptions, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What Spark must be told to read and write where a URI points.
+
+    Args:
+        uri: of a folder that the step has, too.
+        options: what all pods mount.
+        environment: of the step, for the address of the object store.
 
     Raises:
         BadInput: executors cannot get there.
@@ -121,9 +129,11 @@ def store_settings(uri: str, environment: Mapping[str, str]) -> dict[str, str]:
             "spark.hadoop.fs.s3a.path.style.access": "true",
             "spark.hadoop.fs.s3a.connection.ssl.enabled": str(endpoint.startswith("https://")).lower(),
         }
+    if not separator and any(Path(uri).is_relative_to(str(one.get("mountPath", ""))) for one in options.volume_mounts):
+        return {}
     raise BadInput(
         f"The pods of a Spark job do not share this step's disk, and cannot use {uri}: set SLUICEWAY_STORE to a "
-        'bucket, gs://… or s3://…, or take the engine "duckdb".'
+        'bucket, gs://… or s3://…, mount its volume with volumes and volume_mounts, or take the engine "duckdb".'
     )
 
 

@@ -28,6 +28,8 @@ class SparkOptions(BaseModel):
         namespace: where the pods run; by default the run's own.
         service_account: of the driver, which makes the executors.
         secret: Secret whose keys are environment variables in all pods, such as AWS_ACCESS_KEY_ID; need not be there.
+        volumes: as Kubernetes writes them, such as a claim that the step mounts as its store, too.
+        volume_mounts: where they are in all pods.
         node_selector: labels that the nodes must have.
         tolerations: taints that the nodes may have, as Kubernetes writes them.
         timeout_seconds: after which a job that has not ended is removed.
@@ -45,6 +47,8 @@ class SparkOptions(BaseModel):
     namespace: _Label = ""
     service_account: _Label = "sluiceway-spark"
     secret: _Label = "sluiceway-sources"  # noqa: S105 - its name
+    volumes: tuple[dict[str, Any], ...] = ()
+    volume_mounts: tuple[dict[str, Any], ...] = ()
     node_selector: dict[str, str] = {}
     tolerations: tuple[dict[str, Any], ...] = ()
     timeout_seconds: int = Field(default=6 * 60 * 60, ge=60)

@@ -59,7 +59,7 @@ def on_kubernetes(
     options = SparkOptions.given(spark)
     name = f"sluiceway-features-{_digest(folders, given, options)[:16]}"
     exchange = Exchange(f"{settings().store}/spark-jobs/{name}")
-    store_settings(exchange.uri, {})  # refuses a store that executors cannot see, before anything is asked
+    store_settings(exchange.uri, options)  # refuses a store that executors cannot see, before anything is asked
     own = connect() if cluster is None else cluster
     there = own.inside(options.namespace) if options.namespace else own
     job = Job(name, exchange.uri, options, owner() if there.namespace == own.namespace else None)
@@ -88,8 +88,8 @@ def on_kubernetes(
 def _place(snapshot: Path, exchange: Exchange) -> str:
     """Where executors read the snapshot: in the bucket that it came from, else where it is put for them."""
     came_from = bucket_of(snapshot)
-    scheme = exchange.uri.partition("://")[0]
-    return came_from if came_from.startswith(f"{scheme}://") else f"{exchange.uri}/{SNAPSHOT}"
+    scheme, separator, _ = exchange.uri.partition("://")
+    return came_from if separator and came_from.startswith(f"{scheme}://") else f"{exchange.uri}/{SNAPSHOT}"
 
 
 def _digest(folders: Mapping[str, Path], given: Mapping[str, Any], options: SparkOptions) -> str:
