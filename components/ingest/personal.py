@@ -66,13 +66,18 @@ def plan(connection: "duckdb.DuckDBPyConnection", query: str, options: ReadOptio
     _check_named(options, list(columns))
     found = tuple(_with_policy(detect(connection, query, columns), options, list(columns)))
     _refuse([finding for finding in found if finding.policy == "refuse"])
+    if sum(finding.policy == "drop" for finding in found) == len(columns):
+        raise BadInput("read_options personal_data drops every column; keep or hash those that are needed.")
+    return Plan(applied(connection, query, found), found)
+
+
+def applied(connection: "duckdb.DuckDBPyConnection", query: str, found: Sequence[Finding]) -> str:
+    """A query of the same columns, with these dropped or replaced by their hash as they were in another one."""
     dropped = [finding.column for finding in found if finding.policy == "drop"]
     hashed = [finding.column for finding in found if finding.policy == "hash"]
-    if len(dropped) == len(columns):
-        raise BadInput("read_options personal_data drops every column; keep or hash those that are needed.")
     if hashed:
         keyed_hash.prepare(connection)
-    return Plan(_rewritten(query, dropped, hashed), found)
+    return _rewritten(query, dropped, hashed)
 
 
 def missed(connection: "duckdb.DuckDBPyConnection", parts: Sequence[Path], done: Plan, options: ReadOptions) -> None:

@@ -1,224 +1,274 @@
-"""Source files as one DuckDB query."""
+"""Source files as DuckDB queries: what columns they have, and the SELECT that reads them."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from itertools import groupby
 
 import duckdb
 
 from components.errors import BadInput
-from components.ingest.complaints import UNFIT, Fetched, sentences
+from components.ingest import parquet, partitions
+from components.ingest.complaints import Fetched, sentences
 from components.ingest.engine import identifier, literal
+from components.ingest.exact import casts
+from components.ingest.form import EMPTY, Form, Unlike, join
 from components.ingest.options import Format, ReadOptions, compression
-from components.ingest.text import Dialect, check_names, dialect, head
+from components.ingest.text import check_names, dialect, head
 
-_SNIFFED = 4
-"""How many files are looked at for column types at first; all of them when a value does not fit."""
+_SAMPLE = 20480
+"""Rows at the start of a file that are looked at for column types."""
 
 _CANDIDATES = "'BIGINT', 'HUGEINT', 'DOUBLE', 'DATE', 'TIMESTAMP', 'TIMESTAMP WITH TIME ZONE', 'VARCHAR'"
 """Without BOOLEAN, as which DuckDB would take Yes and No: labels must come through as they were written. With HUGEINT,
 so that numbers too long for BIGINT are noticed (and kept as text) and not rounded to a DOUBLE."""
 
-
-@dataclass(frozen=True)
-class _Sniffed:
-    types: dict[str, str]
-    date_format: str
-    timestamp_format: str
+_ISO = ("", "%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%S.%f")
+"""Patterns that need not be said: casts read them."""
 
 
 class Reader:
-    """Files of one format, checked and readable as one query."""
+    """Reads the files of one source, which are of one format."""
 
-    def __init__(self, files: Sequence[Fetched], kind: Format, options: ReadOptions) -> None:
-        """Check what can be checked without reading everything.
+    def __init__(self, kind: Format, options: ReadOptions, names: Sequence[str]) -> None:
+        """Find the columns that folders such as ``year=2026`` make.
+
+        Args:
+            kind: of all files.
+            options: how to read them.
+            names: of all files, relative to the source.
 
         Raises:
-            BadInput: a file is empty, binary or has other columns than the first.
+            BadInput: folders do not name the same columns everywhere.
         """
-        self._files = files
-        self._kind = kind
+        self.kind = kind
         self._options = options
-        self._dialect: Dialect | None = None
-        if kind in ("csv", "tsv"):
-            self._dialect = self._one_dialect()
-        elif kind == "jsonl":
-            for file in files:
-                _check_json(file, options)
+        self.partitions = partitions.types(names, options)
+        self._own: dict[str, Form] = {}
 
-    def query(self, connection: duckdb.DuckDBPyConnection, thorough: bool = False) -> str:
-        """The SELECT over all files; ``thorough`` looks at every value to find the column types."""
-        if self._dialect is not None:
-            return self._delimited(connection, self._dialect, thorough)
-        if self._kind == "parquet":
-            self._check_parquet(connection)
-            return f"SELECT {self._star()} FROM read_parquet({self._list()}, {self._partitioned()})"
-        size = -1 if thorough else 20480
-        return (
-            f"SELECT {self._star()} FROM read_json({self._list()}, format = 'newline_delimited', "
-            f"sample_size = {size}, {self._partitioned()})"
-        )
+    def form(self, connection: duckdb.DuckDBPyConnection, file: Fetched, *, thorough: bool = False) -> Form:
+        """The columns of a file.
 
-    def _delimited(self, connection: duckdb.DuckDBPyConnection, found: Dialect, thorough: bool) -> str:
-        sniffed = self._types(connection, found, thorough)
-        exact = {} if thorough else _exact_casts(sniffed, self._options)
-        columns = ", ".join(
-            f"{literal(name)}: {literal('VARCHAR' if name in exact else kind)}" for name, kind in sniffed.types.items()
-        )
-        replaced = ", ".join(f"{cast} AS {identifier(name)}" for name, cast in exact.items())
-        formats = ""
-        if sniffed.date_format:
-            formats += f", dateformat = {literal(sniffed.date_format)}"
-        if sniffed.timestamp_format:
-            formats += f", timestampformat = {literal(sniffed.timestamp_format)}"
-        return (
-            f"SELECT {self._star()} {f'REPLACE ({replaced})' if replaced else ''} "
-            f"FROM read_csv({self._list()}, auto_detect = false, columns = {{{columns}}}, "
-            f"{self._csv_options(found)}{formats}, {self._partitioned()})"
-        )
+        Args:
+            connection: to look with.
+            file: what to look at.
+            thorough: whether to look at every value; else, of delimited text, at the first ones.
 
-    def _csv_options(self, found: Dialect) -> str:
-        options = self._options
-        nulls = ", ".join(literal(text) for text in ("", *options.null_values))
-        return (
-            f"delim = {literal(found.delimiter)}, quote = {literal(options.quote)}, "
-            f"escape = {literal(options.escape)}, header = {str(options.header).lower()}, skip = {options.skip}, "
-            f"nullstr = [{nulls}], encoding = {literal(options.encoding)}, "
-            f"compression = {literal(compression(self._files[0].name))}"
-        )
+        Raises:
+            components.ingest.text.Empty: it has no content.
+            BadInput: it is damaged, or no table.
+        """
+        if self.kind in ("csv", "tsv"):
+            found = self._delimited(connection, file, thorough)
+        elif self.kind == "jsonl":
+            _check_json(file, self._options)
+            with sentences([file]):
+                found = self._json(connection, file)
+        else:
+            with sentences([file]):
+                found = parquet.form(connection, file)
+            self._own[file.name] = found
+        check_names(found.names, file.name)
+        partitions.check(self.partitions, found.names, file.name)
+        return found
 
-    def _types(self, connection: duckdb.DuckDBPyConnection, found: Dialect, thorough: bool) -> _Sniffed:
-        looked_at = self._files if thorough else self._files[:_SNIFFED]
-        seen = [self._sniff(connection, file, found, thorough) for file in looked_at]
-        types = {name: _common([one.types[name] for one in seen]) for name in found.names}
-        dates = {one.date_format for one in seen if one.date_format}
-        stamps = {one.timestamp_format for one in seen if one.timestamp_format}
-        if len(dates) > 1 or len(stamps) > 1:  # written differently in different files: kept as text
-            types = {
-                name: "VARCHAR" if kind.startswith(("DATE", "TIMESTAMP")) else kind for name, kind in types.items()
-            }
-        types.update(self._chosen_types(found))
-        options = self._options
-        return _Sniffed(
-            types,
-            options.date_format or (dates.pop() if len(dates) == 1 else ""),
-            options.timestamp_format or (stamps.pop() if len(stamps) == 1 else ""),
-        )
+    def together(self, first: Form, first_name: str, other: Form, other_name: str) -> Form:
+        """The columns of files together, the earlier ones first.
 
-    def _chosen_types(self, found: Dialect) -> dict[str, str]:
-        unknown = [name for name in self._options.types if name not in found.names]
+        Raises:
+            BadInput: they have other columns, or types that nothing holds.
+        """
+        names = (first.names, other.names)
+        if self.kind == "parquet":  # found by name, whatever their order
+            names = (tuple(sorted(first.names)), tuple(sorted(other.names)))
+        if self.kind != "jsonl" and (names[0] != names[1] or first.delimiter != other.delimiter):
+            raise BadInput(_difference(first_name, first.names, other_name, other.names))
+        try:
+            return join(self.kind, first, other)
+        except Unlike as error:
+            raise BadInput(
+                f"{other_name} has {error.other} in column {error.column!r}, where the files before it, from "
+                f"{first_name} on, have {error.one}; make them alike."
+            ) from error
+
+    def query(self, files: Sequence[Fetched], form: Form, *, known: bool = False) -> str:
+        """The SELECT over files, in their order.
+
+        Args:
+            files: each of which :meth:`form` has looked at.
+            form: the columns of all files of the source.
+            known: whether every value is known to fit, because all were looked at.
+
+        Raises:
+            BadInput: the options name a type for a column that does not exist.
+        """
+        chosen = self._options.types
+        unknown = [name for name in chosen if name not in form.types]
         if unknown:
             raise BadInput(
-                f"read_options types names the column {unknown[0]!r}, which {self._files[0].name} does not have; "
-                f"its columns are {', '.join(found.names)}."
+                f"read_options types names the column {unknown[0]!r}, which {files[0].name} does not have; "
+                f"its columns are {', '.join(form.names)}."
             )
-        return self._options.types
+        if self.kind == "parquet":
+            return self._typed(files, form)
+        runs = groupby(files, lambda file: compression(file.name))
+        one = self._json_query if self.kind == "jsonl" else self._csv_query
+        return " UNION ALL ".join(one(list(run), packed, form, known) for packed, run in runs)
 
-    def _sniff(self, connection: duckdb.DuckDBPyConnection, file: Fetched, found: Dialect, thorough: bool) -> _Sniffed:
-        names = ", ".join(literal(name) for name in found.names)
-        size = -1 if thorough else 20480
+    def _json_query(self, files: list[Fetched], packed: str, form: Form, known: bool) -> str:
+        columns = _mapping({**_plain(form.types), **self._options.types})
+        return (
+            f"SELECT {self._star(files)} FROM read_json({_list(files)}, format = 'newline_delimited', "
+            f"columns = {columns}, compression = {literal(packed)}, {self._hive()})"
+        )
+
+    def _csv_query(self, files: list[Fetched], packed: str, form: Form, known: bool) -> str:
+        chosen = self._options.types
+        types = {name: self._type(name, kind) for name, kind in form.types.items()}
+        found = casts(
+            {name: kind for name, kind in types.items() if name not in chosen or "|" in kind}, patterns_only=known
+        )
+        read = _mapping({**types, **dict.fromkeys(found.replaced, "VARCHAR")})
+        replaced = ", ".join(f"{cast} AS {identifier(name)}" for name, cast in found.replaced.items())
+        return (
+            f"SELECT {self._star(files)} {f'REPLACE ({replaced})' if replaced else ''} "
+            f"FROM read_csv({_list(files)}, auto_detect = false, columns = {read}, "
+            f"{self._dialect(form.delimiter, packed)}, {self._hive()}) {found.where()}"
+        )
+
+    def _delimited(self, connection: duckdb.DuckDBPyConnection, file: Fetched, thorough: bool) -> Form:
+        found = dialect(file.path, file.name, self._options, self.kind)
+        types = self._sniffed(connection, file, found.names, found.delimiter, thorough)
+        return Form(types=types, first=len(types), delimiter=found.delimiter)
+
+    def _sniffed(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        file: Fetched,
+        names: tuple[str, ...],
+        delimiter: str,
+        thorough: bool,
+    ) -> dict[str, str]:
+        text = dict.fromkeys(names, "VARCHAR")
+        options = self._dialect(delimiter, compression(file.name))
+        for option, pattern in (
+            ("dateformat", self._options.date_format),
+            ("timestampformat", self._options.timestamp_format),
+        ):
+            options += f", {option} = {literal(pattern)}" if pattern else ""
+        listed = ", ".join(literal(name) for name in names)
         query = (
             "SELECT Columns, DateFormat, TimestampFormat FROM "
-            f"sniff_csv({literal(file.path)}, names = [{names}], sample_size = {size}, strict_mode = false, "
-            f"null_padding = true, auto_type_candidates = [{_CANDIDATES}], {self._csv_options(found)})"
+            f"sniff_csv({literal(file.path)}, names = [{listed}], sample_size = {-1 if thorough else _SAMPLE}, "
+            f"strict_mode = false, null_padding = true, auto_type_candidates = [{_CANDIDATES}], {options})"
         )
         try:
             ((columns, dates, stamps),) = connection.execute(query).fetchall()
+            kinds = [column["type"] for column in columns]
+            if len(kinds) != len(names):
+                return text
+            patterns = {"DATE": dates, "TIMESTAMP": stamps}
+            patterns = {kind: pattern for kind, pattern in patterns.items() if pattern not in _ISO}
+            types = {
+                name: "VARCHAR" if kind == "HUGEINT" else f"{kind}|{patterns[kind]}" if patterns.get(kind) else kind
+                for name, kind in zip(names, kinds, strict=True)
+            }
+            return {**types, **dict.fromkeys(self._blank(connection, file, types, delimiter, thorough), EMPTY)}
         except duckdb.Error:  # irregular: reading it as text will say in which line
-            return _Sniffed(dict.fromkeys(found.names, "VARCHAR"), "", "")
-        kinds = ["VARCHAR" if column["type"] == "HUGEINT" else column["type"] for column in columns]
-        if len(kinds) != len(found.names):
-            return _Sniffed(dict.fromkeys(found.names, "VARCHAR"), "", "")
-        return _Sniffed(dict(zip(found.names, kinds, strict=True)), dates or "", stamps or "")
+            return text
 
-    def _one_dialect(self) -> Dialect:
-        first = dialect(self._files[0].path, self._files[0].name, self._options, self._kind)
-        for file in self._files[1:]:
-            other = dialect(file.path, file.name, self._options, self._kind)
-            if other != first:
-                raise BadInput(_difference(self._files[0].name, first.names, file.name, other.names))
-        return first
+    def _blank(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        file: Fetched,
+        types: dict[str, str],
+        delimiter: str,
+        thorough: bool,
+    ) -> list[str]:
+        """The columns of text in which there is no value where types were looked for."""
+        texts = [name for name, kind in types.items() if kind == "VARCHAR"]
+        if not texts:
+            return []
+        as_text = _mapping(dict.fromkeys(types, "VARCHAR"))
+        source = (
+            f"read_csv({literal(file.path)}, auto_detect = false, columns = {as_text}, "
+            f"{self._dialect(delimiter, compression(file.name))}, hive_partitioning = false)"
+        )
+        looked = source if thorough else f"(FROM {source} LIMIT {_SAMPLE})"
+        counts = ", ".join(f"count({identifier(name)})" for name in texts)
+        (found,) = connection.execute(f"SELECT {counts} FROM {looked}").fetchall()
+        return [name for name, count in zip(texts, found, strict=True) if not count]
 
-    def _check_parquet(self, connection: duckdb.DuckDBPyConnection) -> None:
-        first: tuple[str, ...] = ()
-        for file in self._files:
-            with sentences([file]):
-                names = _parquet_names(connection, file.path)
-            check_names(names, file.name)
-            first = first or names
-            if names != first:
-                raise BadInput(_difference(self._files[0].name, first, file.name, names))
+    def _json(self, connection: duckdb.DuckDBPyConnection, file: Fetched) -> Form:
+        """Every object is looked at: a key may come for the first time in the last one."""
+        source = (
+            f"read_json({literal(file.path)}, format = 'newline_delimited', sample_size = -1, "
+            f"compression = {literal(compression(file.name))}, hive_partitioning = false)"
+        )
+        described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+        types = {name: kind for name, kind, *_ in described}
+        mixed = [name for name, kind in types.items() if kind == "JSON"]
+        if mixed:  # values of several kinds, or none at all
+            listed = _mapping(dict.fromkeys(mixed, "VARCHAR"))
+            counts = ", ".join(f"count({identifier(name)})" for name in mixed)
+            (found,) = connection.execute(
+                f"SELECT {counts} FROM read_json({literal(file.path)}, format = 'newline_delimited', "
+                f"columns = {listed}, compression = {literal(compression(file.name))}, hive_partitioning = false)"
+            ).fetchall()
+            types.update((name, "VARCHAR" if count else EMPTY) for name, count in zip(mixed, found, strict=True))
+        types = {name: "VARCHAR" if "HUGEINT" in kind else kind for name, kind in types.items()}
+        return Form(types=types, first=len(types))
 
-    def _list(self) -> str:
-        return "[" + ", ".join(literal(file.path) for file in self._files) + "]"
+    def _typed(self, files: Sequence[Fetched], form: Form) -> str:
+        selects = []
+        for own, run in groupby(files, lambda file: tuple(self._own[file.name].types.items())):
+            columns = parquet.columns(dict(own), {**_plain(form.types), **self._options.types})
+            keys = "".join(f", {identifier(name)}" for name in self.partitions)
+            selects.append(f"SELECT {columns}{keys} FROM read_parquet({_list(list(run))}, {self._hive()})")
+        return " UNION ALL ".join(selects)
 
-    def _keys(self) -> set[str]:
-        """Names of partition folders (``year=2026``), relative to the source."""
-        return {part.partition("=")[0] for file in self._files for part in file.name.split("/")[:-1] if "=" in part}
+    def _type(self, name: str, kind: str) -> str:
+        """A column's type as the options have it, with their pattern."""
+        chosen = self._options.types.get(name, "").upper()
+        patterns = {"DATE": self._options.date_format, "TIMESTAMP": self._options.timestamp_format}
+        if chosen:
+            return f"{chosen}|{patterns[chosen]}" if patterns.get(chosen) else chosen
+        return "VARCHAR" if kind == EMPTY else kind
 
-    def _partitioned(self) -> str:
-        return f"hive_partitioning = {str(bool(self._keys())).lower()}"
+    def _dialect(self, delimiter: str, packed: str) -> str:
+        options = self._options
+        nulls = ", ".join(literal(text) for text in ("", *options.null_values))
+        return (
+            f"delim = {literal(delimiter)}, quote = {literal(options.quote)}, "
+            f"escape = {literal(options.escape)}, header = {str(options.header).lower()}, skip = {options.skip}, "
+            f"nullstr = [{nulls}], encoding = {literal(options.encoding)}, "
+            f"compression = {literal(packed)}"
+        )
 
-    def _star(self) -> str:
+    def _hive(self) -> str:
+        if not self.partitions:
+            return "hive_partitioning = false"
+        return f"hive_partitioning = true, hive_types = {_mapping(self.partitions)}"
+
+    def _star(self, files: Sequence[Fetched]) -> str:
         """All columns, without those that DuckDB would make of folders above the source."""
-        keys = self._keys()
-        above = {part.partition("=")[0] for file in self._files for part in file.path.parts[:-1] if "=" in part} - keys
-        if not keys or not above:
+        if not self.partitions:
             return "*"
-        return f"* EXCLUDE ({', '.join(identifier(name) for name in sorted(above))})"
+        above = {part.partition("=")[0] for file in files for part in file.path.parts[:-1] if "=" in part}
+        others = sorted(above - set(self.partitions))
+        return f"* EXCLUDE ({', '.join(identifier(name) for name in others)})" if others else "*"
 
 
-def _exact_casts(sniffed: _Sniffed, options: ReadOptions) -> dict[str, str]:
-    """Casts that refuse what DuckDB would silently alter in a column whose type comes from the first rows only.
-
-    Its own casts make 3 of a late 2.5 in a column of whole numbers, and drop the hour of a time among dates and the
-    offset of one among times without. The exact ones cost about a fifth of the reading time.
-    """
-    casts: dict[str, str] = {}
-    for name, kind in sniffed.types.items():
-        column = identifier(name)
-        fits = ""
-        if name in options.types:
-            continue
-        if kind == "BIGINT":
-            fits = f"{column}::BIGINT::VARCHAR = {column}"
-        elif kind == "DATE" and not sniffed.date_format:
-            fits = f"{column}::DATE::TIMESTAMP = {column}::TIMESTAMP AND length({column}) <= 10"
-        elif kind == "TIMESTAMP" and not sniffed.timestamp_format:
-            fits = f"{column}::TIMESTAMP = {column}::TIMESTAMPTZ::TIMESTAMP"
-        if fits:
-            casts[name] = (
-                f"CASE WHEN {column} IS NULL THEN NULL WHEN {fits} THEN {column}::{kind} "
-                f"ELSE error({literal(UNFIT)}) END"
-            )
-    return casts
+def _list(files: Sequence[Fetched]) -> str:
+    return "[" + ", ".join(literal(file.path) for file in files) + "]"
 
 
-def _parquet_names(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[str, ...]:
-    """Top-level column names as they are in the file (DuckDB would rename duplicates)."""
-    rows = connection.execute(f"SELECT name, coalesce(num_children, 0) FROM parquet_schema({literal(path)})").fetchall()
-    names: list[str] = []
-    inside = 0
-    for name, children in rows[1:]:
-        if inside == 0:
-            names.append(name)
-            inside = children
-        else:
-            inside += children - 1
-    return tuple(names)
+def _mapping(types: dict[str, str]) -> str:
+    return "{" + ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in types.items()) + "}"
 
 
-def _common(kinds: list[str]) -> str:
-    """The narrowest type that holds the values of several files."""
-    distinct = set(kinds)
-    if len(distinct) == 1:
-        return distinct.pop()
-    if distinct <= {"BIGINT", "DOUBLE"}:
-        return "DOUBLE"
-    if distinct <= {"DATE", "TIMESTAMP"}:
-        return "TIMESTAMP"
-    return "VARCHAR"
+def _plain(types: dict[str, str]) -> dict[str, str]:
+    """Types as DuckDB knows them."""
+    return {name: "VARCHAR" if kind == EMPTY else kind for name, kind in types.items()}
 
 
 def _check_json(file: Fetched, options: ReadOptions) -> None:

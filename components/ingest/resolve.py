@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,8 +11,9 @@ from components.errors import BadInput
 from components.ingest.options import Format, ReadOptions
 from components.ingest.sources import Source as Opened
 from components.ingest.sources import SourceFile, open_source
+from components.ingest.sources.local import LocalSource
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when the way a snapshot is made from the same source changes."""
 
 
@@ -21,7 +22,8 @@ class Source:
     """A source as it was when looked at.
 
     Attributes:
-        version: hexadecimal sha256 of content and options; the same wherever the bytes lie.
+        version: hexadecimal sha256 of content and options; the same wherever the bytes lie. Empty until the files are
+            digested.
         uri: a URI that means this content later, too; see :meth:`components.ingest.sources.Source.pinned`.
         files: what it consists of, in reading order.
         bytes: size of all files.
@@ -38,9 +40,20 @@ class Source:
     options: ReadOptions
     opened: Opened
 
+    def digested(self, digests: Mapping[str, str]) -> "Source":
+        """The same with the digests of its files, by name, where they were not known yet."""
+        files = tuple(replace(file, digest=file.digest or digests[file.name]) for file in self.files)
+        return replace(self, files=files, version=_version(files, self.format, self.options))
 
-def resolve(source_uri: str, options: Mapping[str, Any]) -> Source:
+
+def resolve(source_uri: str, options: Mapping[str, Any], later: Callable[[int], bool] | None = None) -> Source:
     """Look at a source and digest it, without copying it.
+
+    Args:
+        source_uri: where it is.
+        options: how to read it.
+        later: asked about the size of each file; if all are to be digested later, by whoever reads them, and they lie
+            on this machine, then digests and version are left empty.
 
     Raises:
         BadInput: there is nothing to read, or nothing that can be read.
@@ -48,10 +61,10 @@ def resolve(source_uri: str, options: Mapping[str, Any]) -> Source:
     """
     chosen = ReadOptions.of(options)
     opened = open_source(source_uri, chosen)
-    files = opened.files()
+    files = _files(opened, later)
     kind = _one_format(files, chosen, source_uri)
     return Source(
-        version=_version(files, kind, chosen),
+        version=_version(files, kind, chosen) if all(file.digest for file in files) else "",
         uri=opened.pinned(),
         files=files,
         bytes=sum(file.bytes for file in files),
@@ -59,6 +72,13 @@ def resolve(source_uri: str, options: Mapping[str, Any]) -> Source:
         options=chosen,
         opened=opened,
     )
+
+
+def _files(opened: Opened, later: Callable[[int], bool] | None) -> tuple[SourceFile, ...]:
+    if later is None or not isinstance(opened, LocalSource):
+        return opened.files()
+    listed = opened.listed()
+    return listed if all(later(file.bytes) for file in listed) else opened.files()
 
 
 def _one_format(files: tuple[SourceFile, ...], options: ReadOptions, uri: str) -> Format:

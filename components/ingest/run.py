@@ -1,6 +1,7 @@
 """Make a snapshot of a source."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,89 +10,135 @@ import duckdb
 
 from components.errors import BadInput
 from components.files import whole_folder
-from components.ingest import catalog, dvc
-from components.ingest.complaints import Fetched, explain, is_unfit, sentences
-from components.ingest.engine import engine, identifier, literal, write_parquet
-from components.ingest.reader import Reader
-from components.ingest.resolve import Source, resolve
-from components.ingest.snapshot import FILE, POINTER, Column, OriginFile, Part, Snapshot
+from components.ingest import catalog, dvc, personal
+from components.ingest.earlier import Earlier
+from components.ingest.engine import engine, identifier, literal
+from components.ingest.fetching import Fetching
+from components.ingest.follow import Report, silent
+from components.ingest.groups import groups
+from components.ingest.making import Maker, Piece
+from components.ingest.options import ReadOptions
+from components.ingest.remote import Remote
+from components.ingest.resolve import Source, origin, resolve
+from components.ingest.snapshot import FILE, POINTER, Column, OriginFile, Part, PersonalColumn, Reused, Snapshot
+from components.settings import settings
 
-PART = "part-00000.parquet"
+_BESIDE = 3
+"""Threads beside DuckDB's: one reads files through, one follows what is written."""
 
 
 def run(
-    source_uri: str, source_version: str, read_options: Mapping[str, Any], out: Path, dataset: str = ""
+    source_uri: str,
+    source_version: str,
+    read_options: Mapping[str, Any],
+    out: Path,
+    dataset: str = "",
+    report: Report = silent,
 ) -> Snapshot:
     """Copy a source into the snapshot folder ``out``, whole or not at all.
 
     Args:
-        source_uri: a path, ``file://``, ``gs://`` or ``sklearn://`` URI.
+        source_uri: a path, or a URI of one of :mod:`components.ingest.sources`.
         source_version: what :func:`resolve` said; empty to take the source as it is now.
         read_options: see :class:`components.ingest.options.ReadOptions`.
         out: the folder to make.
-        dataset: name under which the version is listed; empty lists it nowhere.
+        dataset: name under which the version is listed; empty lists it nowhere. Parts whose files have not changed
+            since the newest version of the same source are taken from there, and these files are not read.
+        report: takes lines about how far it has come.
 
     Raises:
         BadInput: the source cannot be read, or is no longer what was resolved.
-        Unreachable: its store, or the one that keeps versions, refuses or is down.
+        Unreachable: its store refuses or is down.
         StorageFull: the disk ran out.
     """
-    source = resolve(source_uri, read_options)
-    if source_version and source.version != source_version:
-        raise BadInput(
-            f"{source_uri} changed between resolve (version {source_version[:12]}) and ingest (now "
-            f"{source.version[:12]}); run the pipeline again when nothing is writing to it."
-        )
-    with whole_folder(out) as folder, TemporaryDirectory(prefix=".fetched-", dir=out.parent) as fetched:
-        paths = source.opened.fetch(source.files, Path(fetched))
-        files = [Fetched(file.name, path) for file, path in zip(source.files, paths, strict=True)]
-        with engine(out.parent) as connection:
-            rows = _copy(connection, files, source, folder / PART)
-            columns = _columns(connection, folder / PART)
-        if rows == 0:
+    options = ReadOptions.of(read_options)
+    before = catalog.previous(dataset, source_uri, options.given()) if dataset else None
+    known = {file.bytes for file in before.files} if before else set()
+    source = resolve(source_uri, read_options, later=lambda size: size not in known)
+    if source.version:
+        _check_version(source, source_version, source_uri)
+    with (
+        whole_folder(out) as folder,
+        TemporaryDirectory(prefix=".fetched-", dir=out.parent) as fetched,
+        engine(out.parent) as connection,
+        ThreadPoolExecutor(_BESIDE) as pool,
+    ):
+        cut = groups(source.files)
+        earlier = _earlier(before, source, cut)
+        if earlier.version:
+            report(f"{_taken(earlier, source)}; the others are read.")
+        with Fetching(source.opened, cut, Path(fetched)) as fetching:
+            maker = Maker(connection, source, cut, fetching, earlier, pool, report)
+            pieces = maker.make(folder)
+        if sum(piece.rows for piece in pieces) == 0:
             raise BadInput(f"{source_uri} has column names and no rows; nothing can be learned from it.")
         if not source.opened.still(source.files):
             raise BadInput(f"{source_uri} changed while it was read; run the step again when nothing writes to it.")
-        snapshot = _finish(folder, source, source_uri, rows, columns)
+        source = source.digested(maker.digests)
+        _check_version(source, source_version, source_uri)
+        paths = [piece.path for piece in pieces]
+        personal.missed(connection, paths, personal.Plan("", maker.found or ()), options)
+        snapshot = _finish(folder, source, source_uri, maker, pieces, _columns(connection, paths))
         if dataset:
             catalog.publish(folder, snapshot, dataset)
         return snapshot
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, files: list[Fetched], source: Source, part: Path) -> int:
-    reader = Reader(files, source.format, source.options)
-    with sentences(files):
-        try:
-            return write_parquet(connection, reader.query(connection), part)
-        except duckdb.Error as error:
-            if not is_unfit(error):
-                raise
-            part.unlink(missing_ok=True)
-        try:
-            return write_parquet(connection, reader.query(connection, thorough=True), part)
-        except duckdb.ConversionException as error:
-            raise BadInput(explain(str(error), files)) from error
+def _check_version(source: Source, asked: str, uri: str) -> None:
+    if asked and source.version != asked:
+        raise BadInput(
+            f"{uri} changed between resolve (version {asked[:12]}) and ingest (now {source.version[:12]}); run the "
+            "pipeline again when nothing is writing to it."
+        )
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, part: Path) -> tuple[Column, ...]:
-    """Names, types and null counts; counts come from the Parquet footer where it has them."""
-    described = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({literal(part)})").fetchall()
+def _earlier(before: Snapshot | None, source: Source, cut: Sequence[Any]) -> Earlier:
+    if before is None or not source.version:
+        return Earlier.nothing()
+    remote = Remote(settings().remote)
+    return Earlier.of(before, source, cut, remote.has, remote.get)
+
+
+def _taken(earlier: Earlier, source: Source) -> str:
+    return f"{earlier.files} of {len(source.files)} files unchanged, taken from version {earlier.version[:12]}"
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, parts: Sequence[Path]) -> tuple[Column, ...]:
+    """Names, types and null counts; counts come from the Parquet footers where they have them."""
+    listed = "[" + ", ".join(literal(part) for part in parts) + "]"
+    described = connection.execute(
+        f"DESCRIBE SELECT * FROM read_parquet({literal(parts[0])}, hive_partitioning = false)"
+    ).fetchall()
     footer = connection.execute(
         "SELECT path_in_schema, sum(stats_null_count), count(*) = count(stats_null_count) "
-        f"FROM parquet_metadata({literal(part)}) GROUP BY ALL"
+        f"FROM parquet_metadata({listed}) GROUP BY ALL"
     ).fetchall()
     nulls = {name: int(count) for name, count, complete in footer if complete and count is not None}
     unknown = [name for name, *_ in described if name not in nulls]
     if unknown:
         counts = ", ".join(f"count(*) - count({identifier(name)})" for name in unknown)
-        (found,) = connection.execute(f"SELECT {counts} FROM read_parquet({literal(part)})").fetchall()
+        (found,) = connection.execute(
+            f"SELECT {counts} FROM read_parquet({listed}, hive_partitioning = false)"
+        ).fetchall()
         nulls.update(zip(unknown, found, strict=True))
     return tuple(Column(name=name, type=kind, nulls=nulls[name]) for name, kind, *_ in described)
 
 
-def _finish(folder: Path, source: Source, uri: str, rows: int, columns: tuple[Column, ...]) -> Snapshot:
-    part = folder / PART
-    size = part.stat().st_size
+def _finish(
+    folder: Path, source: Source, uri: str, maker: Maker, pieces: Sequence[Piece], columns: tuple[Column, ...]
+) -> Snapshot:
+    digested = {file.name: file for file in source.files}
+    parts = tuple(
+        Part(
+            name=piece.path.name,
+            rows=piece.rows,
+            bytes=piece.path.stat().st_size,
+            md5=piece.md5,
+            origin=origin([digested[file.name] for file in piece.files], source.format, source.options),
+        )
+        for piece in pieces
+    )
+    earlier = maker.earlier
     snapshot = Snapshot(
         version=source.version,
         source_uri=uri,
@@ -100,11 +147,18 @@ def _finish(folder: Path, source: Source, uri: str, rows: int, columns: tuple[Co
             for file in source.files
         ),
         options=source.options.given(),
-        rows=rows,
-        bytes=size,
+        rows=sum(part.rows for part in parts),
+        bytes=sum(part.bytes for part in parts),
         columns=columns,
-        parts=(Part(name=PART, rows=rows, bytes=size, md5=dvc.md5(part)),),
+        parts=parts,
+        reading=maker.reading,
+        personal=tuple(
+            PersonalColumn(column=one.column, kind=one.kind, share=one.share, policy=one.policy)
+            for one in maker.found or ()
+        ),
+        reused=Reused(version=earlier.version, files=earlier.files) if earlier.version else None,
     )
     (folder / FILE).write_text(snapshot.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (folder / POINTER).write_text(dvc.pointer(dvc.tracked(folder), "snapshot"), encoding="utf-8")
+    known = {part.name: part.md5 for part in parts}
+    (folder / POINTER).write_text(dvc.pointer(dvc.tracked(folder, known), "snapshot"), encoding="utf-8")
     return snapshot

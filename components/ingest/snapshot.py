@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from components.errors import BadInput
 from components.ingest.engine import ROW, identifier, literal, table
+from components.ingest.form import Form
+from components.ingest.options import PersonalPolicy
 
 if TYPE_CHECKING:
     import duckdb
@@ -61,6 +63,38 @@ class Column(_Frozen):
     nulls: int
 
 
+class Reading(_Frozen):
+    """How the source's types were found, so that a later run can tell whether new files change them.
+
+    Attributes:
+        heads: columns by the first rows of every file.
+        form: columns as they were read.
+        thorough: whether all values had to be looked at, because one did not fit what the first rows suggested.
+        partitions: DuckDB types of the columns that folders make.
+    """
+
+    heads: Form
+    form: Form
+    thorough: bool
+    partitions: dict[str, str]
+
+
+class PersonalColumn(_Frozen):
+    """A column with personal data: which kind, in which share of the values looked at, and what was done."""
+
+    column: str
+    kind: str
+    share: float
+    policy: PersonalPolicy
+
+
+class Reused(_Frozen):
+    """What was taken over from an earlier version: how many of the files were neither fetched nor read."""
+
+    version: str
+    files: int
+
+
 class Snapshot(_Frozen):
     """What ``snapshot.json`` says.
 
@@ -73,6 +107,9 @@ class Snapshot(_Frozen):
         bytes: size of the parts.
         columns: in order.
         parts: in row order.
+        reading: how types were found.
+        personal: columns with personal data.
+        reused: what was taken over from an earlier version.
     """
 
     layout: int = 1
@@ -84,6 +121,9 @@ class Snapshot(_Frozen):
     bytes: int
     columns: tuple[Column, ...]
     parts: tuple[Part, ...]
+    reading: Reading | None = None
+    personal: tuple[PersonalColumn, ...] = ()
+    reused: Reused | None = None
 
 
 def read(folder: Path) -> Snapshot:

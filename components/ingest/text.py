@@ -7,12 +7,17 @@ until the rest looks regular, so that a ragged file can come out as an empty tab
 import csv
 import gzip
 import io
+import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import BadInput
 from components.ingest.engine import ROW
 from components.ingest.options import Format, ReadOptions
+
+LINE = 2_000_000
+"""Bytes of a line that DuckDB reads."""
 
 _HEAD = 4 * 2**20
 _DELIMITERS = (",", ";", "\t", "|")
@@ -30,6 +35,10 @@ _MAGIC = {
 }
 
 
+class Empty(BadInput):
+    """A file without a single character: nothing is wrong with it where there are others."""
+
+
 @dataclass(frozen=True)
 class Dialect:
     """Column names and delimiter of a text table."""
@@ -42,12 +51,15 @@ def head(path: Path, name: str, options: ReadOptions) -> str:
     """The start of a text file, decompressed and decoded.
 
     Raises:
-        BadInput: the file is empty, binary or in another encoding.
+        Empty: there is nothing in it.
+        BadInput: the file is binary or in another encoding.
     """
     raw = _raw(path, name)
-    if not raw.strip():
-        raise BadInput(f"{name} is empty; nothing can be learned from it.")
+    if not raw.removeprefix(b"\xef\xbb\xbf").strip():
+        raise Empty(f"{name} is empty; nothing can be learned from it.")
     if options.encoding == "utf-8":
+        if raw[:4] in (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff"):
+            raise BadInput(f"{name} is UTF-32, which is not read; save it as UTF-8.")
         if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise BadInput(f'{name} is UTF-16; say so with read_options {{"encoding": "utf-16"}} or save it as UTF-8.')
         for magic, kind in _MAGIC.items():
@@ -66,9 +78,9 @@ def dialect(path: Path, name: str, options: ReadOptions, kind: Format) -> Dialec
     """
     text = head(path, name, options)
     for _ in range(options.skip):
-        text = text.partition("\n")[2]
-    if len(text) >= _HEAD // 4 and "\n" not in text:
-        raise BadInput(f"{name}: its first line is longer than {len(text):,} characters; is it really a text table?")
+        text = re.split("\r\n|\n|\r", text, maxsplit=1)[-1]
+    if _longest_start(text) >= LINE:
+        raise BadInput(f"{name}: its first line is longer than {LINE:,} characters; is it really a text table?")
     delimiter = options.delimiter or ("\t" if kind == "tsv" else _likely_delimiter(text, options))
     first = _first_record(text, delimiter, options)
     if first is None or not any(value.strip() for value in first):
@@ -98,6 +110,12 @@ def check_names(names: tuple[str, ...], where: str) -> None:
         raise BadInput(f"{where}: the column name {ROW} is reserved; rename it.")
 
 
+def _longest_start(text: str) -> int:
+    """The length of the first line."""
+    ends = [place for place in (text.find("\n"), text.find("\r")) if place >= 0]
+    return min(ends, default=len(text))
+
+
 def _raw(path: Path, name: str) -> bytes:
     lower = name.lower()
     try:
@@ -113,7 +131,11 @@ def _raw(path: Path, name: str) -> bytes:
             return plain.read(_HEAD)
     except EOFError as error:
         raise BadInput(f"{name} is cut off: its gzip stream ends too early; copy it again.") from error
+    except zlib.error as error:
+        raise BadInput(f"{name} is damaged: its gzip stream cannot be unpacked; copy it again.") from error
     except (gzip.BadGzipFile, OSError) as error:
+        if "runcated" in str(error):
+            raise BadInput(f"{name} is cut off: its zstd stream ends too early; copy it again.") from error
         if isinstance(error, gzip.BadGzipFile) or lower.endswith(".zst"):
             raise BadInput(f"{name} is not compressed as its suffix says; rename it or copy it again.") from error
         raise

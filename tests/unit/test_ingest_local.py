@@ -154,16 +154,16 @@ def test_a_source_that_changed_since_it_was_resolved_is_refused(tmp_path):
 
 def test_a_file_written_to_while_it_is_read_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "a.csv", "a\n1\n")
-    from components.ingest import run as module
+    from components.ingest import making as module
 
-    copy = module._copy
+    copy = module.write_parquet
 
     def disturbed(*arguments):
         rows = copy(*arguments)
         path.write_text("a\n1\n2\n")
         return rows
 
-    monkeypatch.setattr(module, "_copy", disturbed)
+    monkeypatch.setattr(module, "write_parquet", disturbed)
     assert "changed while it was read" in refused(path, tmp_path)
 
 

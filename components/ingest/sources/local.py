@@ -6,6 +6,8 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -26,10 +28,19 @@ class LocalSource:
         self._path = _path(uri)
 
     def files(self) -> tuple[SourceFile, ...]:
-        """List and digest the files; content is streamed."""
+        """List and digest the files, several at once; content is streamed."""
         root, names = self._names()
         self._root = root
-        return tuple(_described(root, name) for name in names)
+        if len(names) == 1:
+            return (_described(root, names[0]),)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return tuple(pool.map(partial(_described, root), names))
+
+    def listed(self) -> tuple[SourceFile, ...]:
+        """List the files without their digests, for whoever reads them anyway."""
+        root, names = self._names()
+        self._root = root
+        return tuple(_described(root, name, digested=False) for name in names)
 
     def fetch(self, files: tuple[SourceFile, ...], folder: Path) -> list[Path]:
         """Nothing to copy: the files are read where they are."""
@@ -101,7 +112,7 @@ def _fixed_part(pattern: Path) -> Path:
     return fixed
 
 
-def _described(root: Path, name: str) -> SourceFile:
+def _described(root: Path, name: str, *, digested: bool = True) -> SourceFile:
     path = root / name
     try:
         status = path.stat()
@@ -110,7 +121,7 @@ def _described(root: Path, name: str) -> SourceFile:
         with path.open("rb") as stream:
             stamp = _stamp(path)
             size = os.fstat(stream.fileno()).st_size
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}" if digested else ""
     except PermissionError as error:
         raise BadInput(f"{path} may not be read by this user; change its permissions.") from error
     except FileNotFoundError as error:
@@ -120,7 +131,7 @@ def _described(root: Path, name: str) -> SourceFile:
         if error.errno == errno.ELOOP:
             raise BadInput(f"{path} is a link that leads to itself; remove it.") from error
         raise Unreachable(f"{path} cannot be read ({error.strerror}); check its disk or mount.") from error
-    return SourceFile(name=name, digest=f"sha256:{digest}", bytes=size, stamp=stamp)
+    return SourceFile(name=name, digest=digest, bytes=size, stamp=stamp)
 
 
 def _kind(mode: int) -> str:
