@@ -22,7 +22,7 @@ from components.ingest.engine import engine, identifier, literal, write_parquet
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MEMORY = "256MB"
+MEMORY = "224MB"
 """What DuckDB may hold beside the batches; sorting spills the rest."""
 
 _THREADS = 4
