@@ -239,8 +239,58 @@ derive:
   late: hour(at) >= 12 or weekday(at) > 4
   era: year(at) // 100
   mixed: coalesce(number(code), count) if is_missing(amount) else min(amount, count) ** 2
+  against: amount / mean_before
 drop: [flag]
+key: [user]
+time: at
+tables:
+  orders: {entity: {who: user}, time: {column: seconds, unit: seconds}}
+  states: {entity: [user], time: since}
+windows:
+  mean_before: {value: mean(amount)}
+  spread: {value: std(amount), within: 900 days}
+  before: {value: count(), within: 400 days, entity: name}
+  last_name: {value: last(name)}
+  paid: {table: orders, value: sum(price), where: paid, within: 2000 days}
+  dearest: {table: orders, value: max(price)}
+  newest: {table: orders, value: last(price), within: 5000 days}
+joins:
+  tier: {table: states, column: tier}
+  limit: {table: states, column: limit, within: 1000 days}
+encodings:
+  name_rate: {column: name, how: rate}
+  name_count: {column: name, how: count}
+  name_hash: {column: name, how: hash, buckets: 7}
 """
+BY_TIME = "split: {by: time, gap: 20 days}\n"
+
+
+def histories(folder: Path, drawn: random.Random) -> dict[str, Any]:
+    """Tables beside the rows: what their users bought, and what held of them since when; some moments are shared."""
+    moments = [
+        datetime.datetime(1970, 1, 1) + datetime.timedelta(days=drawn.randint(12_000, 20_000)) for _ in range(40)
+    ]
+    bought = range(150)
+    orders = {
+        "who": [str(drawn.randint(0, 30)) for _ in bought],
+        "seconds": [int((drawn.choice(moments) - datetime.datetime(1970, 1, 1)).total_seconds()) for _ in bought],
+        "price": [drawn.choice([None, NAN, 1e308, -2.5, round(drawn.uniform(0, 9), 3)]) for _ in bought],
+        "paid": [drawn.choice([None, True, False]) for _ in bought],
+    }
+    held = range(80)
+    states = {
+        "user": [drawn.randint(0, 25) for _ in held],
+        "since": [drawn.choice([None, *moments]) for _ in held],
+        "tier": [drawn.choice([None, "gold", "silver", "Straße"]) for _ in held],
+        "limit": [drawn.choice([None, 0.0, 1e300, drawn.random()]) for _ in held],
+    }
+    given = {}
+    for name, columns in (("orders", orders), ("states", states)):
+        with duckdb.connect() as connection:
+            connection.register("given", pa.table(columns))
+            connection.execute(f"COPY given TO '{folder / name}.parquet' (FORMAT parquet)")
+        given[name] = {"source_uri": str(folder / f"{name}.parquet"), "read_options": {}, "version": ""}
+    return given
 
 
 @st.composite
@@ -288,12 +338,17 @@ def tables(draw: st.DrawFn) -> pa.Table:
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
-@given(table=tables(), key=st.sampled_from(["", "user", "user,name"]), seed=st.integers(0, 3))
+@given(table=tables(), is_by_time=st.booleans(), seed=st.integers(0, 3))
 def test_random_tables_give_equal_feature_sets(
-    connect: str, tmp_path_factory: pytest.TempPathFactory, table: pa.Table, key: str, seed: int
+    connect: str, tmp_path_factory: pytest.TempPathFactory, table: pa.Table, is_by_time: bool, seed: int
 ) -> None:
     checked = Checked(tmp_path_factory.mktemp("table") / "t", table, "label")
-    checked.is_the_same_on("local[2]", SPEC, split_key=key, split_seed=seed)
+    given = histories(checked.folder, random.Random(seed))
+    if is_by_time:
+        rows = [one for one in table.to_pylist() if one["at"]]
+        checked = Checked(checked.folder / "timed", pa.Table.from_pylist(rows, table.schema), "label")
+    spec = SPEC + BY_TIME * is_by_time
+    checked.is_the_same_on("local[2]", spec, split_seed=seed, feature_tables=given)
 
 
 def test_spark_connect_gives_the_same(connect: str, tmp_path: Path) -> None:
