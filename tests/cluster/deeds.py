@@ -1,5 +1,7 @@
 """Drives everything of the suite that calls the Kubernetes API, as the accounts that it runs under on a cluster."""
 
+import contextlib
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +12,10 @@ from typing import Any
 import yaml
 
 from components.cluster.api import HTTP_ROUTE, INFERENCE_SERVICE, Cluster
+from components.exchange import Exchange
+from components.features.spark.application import Job as SparkJob
+from components.features.spark.launch import JobFailed, computed
+from components.features.spark.options import SparkOptions
 from components.rollout.deployment import Deployment, GitOps
 from components.rollout.place import Guard, Place
 from components.rollout.releases import release
@@ -19,6 +25,8 @@ from components.rollout.targets.choose import target_for
 from components.rollout.targets.kserve import KServe
 from components.train.trainjob.cluster import Cluster as Jobs
 from components.train.trainjob.manifest import Job
+from tests.cluster.kinds import KINDS
+from tests.cluster.objects import Request
 from tests.cluster.server import ApiServer
 
 Plain = dict[str, Any]
@@ -118,6 +126,22 @@ class Driver:
             assert jobs.log(body, 10) == "epoch 1\n"
             jobs.remove(body)
         self._server.discovery.hidden = set()
+
+    def spark(self) -> None:
+        """A feature job that has ended without a result, found and replaced by the next attempt."""
+        name = self._account.rpartition("/")[2]
+        job = SparkJob(f"{name}-features", "gs://b/work", SparkOptions())
+        with tempfile.TemporaryDirectory() as folder:
+            exchange = Exchange(folder)
+            for _ in range(2):
+                threading.Timer(0.3, self._ended, [job.name]).start()
+                with contextlib.suppress(JobFailed):
+                    computed(self.cluster(RUNS), job, lambda: None, exchange=exchange, say=print, every=0.1)
+
+    def _ended(self, name: str) -> None:
+        (kind,) = (one for one in KINDS if one.kind == "SparkApplication")
+        status = {"applicationState": {"state": "COMPLETED"}, "driverInfo": {}}
+        self._server.objects.merge(Request(kind, RUNS, name, "operator", subresource="status"), {"status": status})
 
     def _first_pod(self, body: Plain) -> None:
         """What the operator makes of a job, as far as its log is asked for."""

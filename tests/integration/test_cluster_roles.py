@@ -23,6 +23,7 @@ DEPLOY, TRAIN = (f"system:serviceaccount:{RUNS}:sluiceway-{one}" for one in ("de
 
 NOT_OURS = {
     "sluiceway-runs": "KFP's launcher and Argo's executor use it, which are not here; the Role names their sources",
+    "sluiceway-spark": "Spark's driver uses it, which is not here; the Role is that of the Spark Operator's own chart",
     "sluiceway-uploader": "KFP's own resources, which no Kubernetes API serves; tests/unit/test_manifests_uploader.py",
 }
 
@@ -44,6 +45,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         applied(one, objects)
         Driver(one, "sluiceway-train").trainings()
         Driver(one, "sluiceway-deploy").trainings()
+        Driver(one, "sluiceway-train").spark()
+        Driver(one, "sluiceway-deploy").spark()
         with kserve(one, timing=Timing(back_off=0.1)):
             Driver(one, "sluiceway-deploy").rollouts(tmp_path_factory.mktemp("files"))
         yield one

@@ -12,11 +12,13 @@ THEIRS = {
     "serving.kserve.io/inferenceservice": "churn",  # KServe, on every server
     "jobset.sigs.k8s.io/jobset-name": "job",  # JobSet, on the pods of a TrainJob
     "training.kubeflow.org/job-name": "job",  # the Training Operator
+    "sparkoperator.k8s.io/app-name": "job",  # the Spark Operator, on driver and executors
 }
 """Labels that other projects put on their pods, from their sources."""
 
 RUN = End("kubeflow", {"pipelines.kubeflow.org/v2_component": "true"})
 TRAINING = End("kubeflow", {"jobset.sigs.k8s.io/jobset-name": "job"})
+SPARK = End("kubeflow", {"sparkoperator.k8s.io/app-name": "job"})
 SERVER = End("models", {"serving.kserve.io/inferenceservice": "churn"})
 STAGED = End("models-staging", {"serving.kserve.io/inferenceservice": "churn"})
 MLFLOW = End("mlflow", {"app.kubernetes.io/name": "mlflow"})
@@ -50,6 +52,10 @@ ALWAYS = [
     (TRAINING, TRAINING, 29500),
     (TRAINING, MLFLOW, 5000),
     (TRAINING, GOOGLE, 443),
+    (SPARK, SPARK, 7078),
+    (SPARK, API_SERVER, 443),
+    (SPARK, ARTIFACTS, 8333),
+    (SPARK, GOOGLE, 443),
     (GATEWAY, SERVER, 8080),
     (ACTIVATOR, SERVER, 8012),
     (PROMETHEUS, SERVER, 8080),
@@ -62,6 +68,9 @@ NEVER = [
     (STRANGER, MLFLOW, 5000),
     (STRANGER, RUN, 8080),
     (STRANGER, TRAINING, 29500),
+    (STRANGER, SPARK, 7078),
+    (SPARK, MLFLOW, 5000),
+    (SPARK, SERVER, 8080),
     (SERVER, MLFLOW, 5000),
     (SERVER, STAGED, 8080),
     (SERVER, API_SERVER, 443),
@@ -80,7 +89,7 @@ NEVER = [
 OWN = {
     "dev": [(MLFLOW, DATABASE, 5432), (MLFLOW, BUCKETS, 4443), (RUN, BUCKETS, 4443), (SERVER, BUCKETS, 4443)],
     "staging": [(MLFLOW, DATABASE, 5432), (RUN, TOKENS, 80), (SERVER, TOKENS, 80), (MLFLOW, TOKENS, 80)],
-    "prod": [(MLFLOW, API_SERVER, 5432), (RUN, TOKENS, 80), (TRAINING, TOKENS, 80)],
+    "prod": [(MLFLOW, API_SERVER, 5432), (RUN, TOKENS, 80), (TRAINING, TOKENS, 80), (SPARK, TOKENS, 80)],
 }
 NOT_THERE = {
     "dev": [(RUN, TOKENS, 80), (STRANGER, BUCKETS, 4443)],
@@ -96,7 +105,7 @@ def test_what_has_to_talk_can_and_nothing_else(name: str) -> None:
     assert not cut, f"cannot talk: {cut}"
     open_ = [one for one in NEVER + NOT_THERE[name] if connects(policies, *one)]
     assert not open_, f"should not talk: {open_}"
-    for end in (RUN, TRAINING, SERVER, STAGED, MLFLOW):
+    for end in (RUN, TRAINING, SPARK, SERVER, STAGED, MLFLOW):
         assert connects(policies, end, DNS, 53, "UDP")
         assert not connects(policies, end, DNS, 9153)
 
