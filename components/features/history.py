@@ -13,7 +13,7 @@ from components.errors import BadInput
 from components.features.aggregates import Aggregate, finished
 from components.features.entities import aligned
 from components.features.functions import kind_of, settled
-from components.features.moments import micros
+from components.features.moments import in_words, micros
 from components.features.schema import InputColumn
 from components.features.spec import FeatureSpec, Join, Moment, Window
 from components.ingest.engine import ROW
@@ -259,21 +259,17 @@ def _input(name: str, expression: "ir.Table", kind: str, description: str) -> In
 
 
 def _window_in_words(spec: FeatureSpec, name: str, pairs: Mapping[str, str]) -> str:
-    from components.validate.durations import in_words
-
     window: Window = spec.windows[name]
     assert spec.time is not None
     where = f" where {window.where.strip()}" if window.where else ""
     source = f"of {window.table}" if window.table else "of earlier rows"
-    back = f"in the {in_words(window.within / 1_000_000)} before" if window.within else "before"
+    back = f"in the {in_words(window.within)} before" if window.within else "before"
     return f"{window.value.strip()} {source}{where} by {', '.join(pairs.values())}, {back} {spec.time.column}"
 
 
 def _join_in_words(spec: FeatureSpec, name: str) -> str:
-    from components.validate.durations import in_words
-
     join = spec.joins[name]
     assert spec.time is not None
     pairs = spec.tables[join.table].entity
-    old = f", not older than {in_words(join.within / 1_000_000)}" if join.within else ""
+    old = f", not older than {in_words(join.within)}" if join.within else ""
     return f"{join.column} of {join.table} by {', '.join(pairs.values())}, the newest at {spec.time.column}{old}"

@@ -40,3 +40,11 @@ def shown(moment: int) -> str:
         return (_EPOCH + datetime.timedelta(microseconds=moment)).isoformat(" ")
     except OverflowError:
         return f"{moment} microseconds since 1970"
+
+
+def in_words(amount: int) -> str:
+    """Microseconds as a duration, exactly, in the largest unit that makes a whole number."""
+    for unit, size in (("day", 86_400_000_000), ("hour", 3_600_000_000), ("minute", 60_000_000), ("second", 1_000_000)):
+        if amount % size == 0:
+            return f"{amount // size:,} {unit}{'' if amount == size else 's'}"
+    return f"{amount / 1_000_000} seconds"

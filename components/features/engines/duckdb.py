@@ -27,6 +27,7 @@ class DuckDB:
     def __init__(self, connection: "duckdb.DuckDBPyConnection") -> None:
         """Run on a connection, which stays open."""
         self.connection = connection
+        self._sorted = False
 
     def read(self, name: str, paths: Sequence[Path], rows: Sequence[int] = ()) -> "ir.Table":
         """Parquet files as a view."""
@@ -44,15 +45,11 @@ class DuckDB:
     def keep(self, name: str, expression: "ir.Table", order: str = "") -> "ir.Table":
         """Compute a table once, into one that DuckDB spills when it is large.
 
-        What it reads lies in order, and hash joins pass that on unless they spill: so the rows are sorted only where
-        they turn out not to be, as sorting takes as long as all the rest.
+        Whether its rows are in order is looked up: scans keep their order, and joins lose it.
         """
-        temporary, query = identifier(name), sql(expression)
-        self.connection.execute(f"CREATE TEMP TABLE {temporary} AS {query}").fetchall()
-        if order and not self._is_sorted(temporary, identifier(order)):
-            aside = identifier(f"{name} in order")
-            self.connection.execute(f"CREATE TEMP TABLE {aside} AS FROM {temporary} ORDER BY {identifier(order)}")
-            self.connection.execute(f"DROP TABLE {temporary}; ALTER TABLE {aside} RENAME TO {temporary}")
+        self.connection.execute(f"CREATE TEMP TABLE {identifier(name)} AS {sql(expression)}").fetchall()
+        if order:
+            self._sorted = self._is_sorted(identifier(name), identifier(order))
         return table(self.connection, name)
 
     def _is_sorted(self, name: str, column: str) -> bool:
@@ -65,6 +62,10 @@ class DuckDB:
         return fetch(self.connection, expression)
 
     def write(self, expression: "ir.Table", path: Path, order: str = ROW) -> int:
-        """Write one Parquet file; rows of a kept table are in its order as they are."""
+        """Write one Parquet file; rows that were kept in order are not sorted again, unless they are joined."""
+        from ibis.expr.operations import JoinChain
+
         query = f"SELECT * EXCLUDE ({identifier(order)}) FROM ({sql(expression)})"
+        if not self._sorted or expression.op().find(JoinChain):
+            query += f" ORDER BY {identifier(order)}"
         return write_parquet(self.connection, query, path)
