@@ -7,15 +7,18 @@ from pathlib import Path
 from types import TracebackType
 
 from components.ingest.complaints import Fetched
+from components.ingest.integrity import unpack
+from components.ingest.options import Format, compression
 from components.ingest.sources import Source, SourceFile
 
 
 class Fetching:
     """Local copies of a source's groups of files, of which two exist at a time."""
 
-    def __init__(self, opened: Source, groups: Sequence[tuple[SourceFile, ...]], folder: Path) -> None:
+    def __init__(self, opened: Source, kind: Format, groups: Sequence[tuple[SourceFile, ...]], folder: Path) -> None:
         """Nothing is fetched yet; ``folder`` is for the copies."""
         self._opened = opened
+        self._kind = kind
         self._groups = groups
         self._folder = folder
         self._pool = ThreadPoolExecutor(1)
@@ -55,8 +58,32 @@ class Fetching:
         if index not in self._coming:
             place = self._place(index)
             place.mkdir(parents=True, exist_ok=True)
-            self._coming[index] = self._pool.submit(self._opened.fetch, self._groups[index], place)
+            self._coming[index] = self._pool.submit(self._fetch, self._groups[index], place)
         return self._coming[index]
+
+    def _fetch(self, group: tuple[SourceFile, ...], place: Path) -> list[Path]:
+        paths = self._opened.fetch(group, place)
+        return [self._readable(path, file, place) for path, file in zip(paths, group, strict=True)]
+
+    def _readable(self, path: Path, file: SourceFile, place: Path) -> Path:
+        """What DuckDB can read of a file: itself, or what an Avro file is turned into."""
+        if self._kind != "avro":
+            return path
+        from components.ingest.avro import to_parquet
+
+        copy = place / file.name
+        made = copy.with_name(f"{copy.name}.parquet")
+        made.parent.mkdir(parents=True, exist_ok=True)
+        if compression(file.name) != "none":
+            plain = copy.with_name(f"{copy.name}.plain")
+            unpack(path, file.name, plain)
+            to_parquet(plain, file.name, made)
+            plain.unlink()
+        else:
+            to_parquet(path, file.name, made)
+        if path.is_relative_to(place):
+            path.unlink()
+        return made
 
     def _place(self, index: int) -> Path:
         return self._folder / f"{index:05d}"

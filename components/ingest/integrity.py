@@ -65,6 +65,17 @@ def read_through(path: Path, name: str, kind: Format, options: ReadOptions, *, d
     return f"sha256:{sha256.hexdigest()}" if sha256 else ""
 
 
+def unpack(path: Path, name: str, out: Path) -> None:
+    """Write what is inside a gzip or zstd file.
+
+    Raises:
+        BadInput: it is cut off or damaged.
+    """
+    with path.open("rb", buffering=0) as plain, out.open("wb") as written:
+        for block in _unpacked(_Hashed(plain, None), compression(name), name):
+            written.write(block)
+
+
 def _look(blocks: Iterator[bytes], name: str, options: ReadOptions) -> None:
     """Text has no NUL bytes; where there are some, it is what a crash or a broken disk left."""
     wide = options.encoding == "utf-16"

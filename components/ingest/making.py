@@ -116,6 +116,8 @@ class Maker:
 
     def _once(self, folder: Path) -> list[Piece]:
         pieces: list[Piece] = []
+        for written in folder.iterdir():  # by an earlier try; removed, for it may be a link to what the remote keeps
+            written.unlink()
         names = [folder / f"part-{index:05d}.parquet" for index in range(len(self._groups))]
         to_read = [index for index, group in enumerate(self._groups) if not self.earlier.has(group)]
         if to_read and not self._settled and self._fetching.in_place(to_read[0]):

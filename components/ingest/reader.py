@@ -78,7 +78,7 @@ class Reader:
             BadInput: they have other columns, or types that nothing holds.
         """
         names = (first.names, other.names)
-        if self.kind == "parquet":  # found by name, whatever their order
+        if self.kind in ("parquet", "avro"):  # found by name, whatever their order
             names = (tuple(sorted(first.names)), tuple(sorted(other.names)))
         if self.kind != "jsonl" and (names[0] != names[1] or first.delimiter != other.delimiter):
             raise BadInput(_difference(first_name, first.names, other_name, other.names))
@@ -108,7 +108,7 @@ class Reader:
                 f"read_options types names the column {unknown[0]!r}, which {files[0].name} does not have; "
                 f"its columns are {', '.join(form.names)}."
             )
-        if self.kind == "parquet":
+        if self.kind in ("parquet", "avro"):
             return self._typed(files, form)
         runs = groupby(files, lambda file: compression(file.name))
         one = self._json_query if self.kind == "jsonl" else self._csv_query
@@ -117,7 +117,7 @@ class Reader:
     def _json_query(self, files: list[Fetched], packed: str, form: Form, known: bool) -> str:
         columns = _mapping({**_plain(form.types), **self._options.types})
         return (
-            f"SELECT {self._star(files)} FROM read_json({_list(files)}, format = 'newline_delimited', "
+            f"SELECT {self._columns(files)} FROM read_json({_list(files)}, format = 'newline_delimited', "
             f"columns = {columns}, compression = {literal(packed)}, {self._hive()})"
         )
 
@@ -130,7 +130,7 @@ class Reader:
         read = _mapping({**types, **dict.fromkeys(found.replaced, "VARCHAR")})
         replaced = ", ".join(f"{cast} AS {identifier(name)}" for name, cast in found.replaced.items())
         return (
-            f"SELECT {self._star(files)} {f'REPLACE ({replaced})' if replaced else ''} "
+            f"SELECT {self._columns(files, replaced)} "
             f"FROM read_csv({_list(files)}, auto_detect = false, columns = {read}, "
             f"{self._dialect(form.delimiter, packed)}, {self._hive()}) {found.where()}"
         )
@@ -249,13 +249,15 @@ class Reader:
             return "hive_partitioning = false"
         return f"hive_partitioning = true, hive_types = {_mapping(self.partitions)}"
 
-    def _star(self, files: Sequence[Fetched]) -> str:
-        """All columns, without those that DuckDB would make of folders above the source."""
+    def _columns(self, files: Sequence[Fetched], replaced: str = "") -> str:
+        """All columns, those of folders last; without those that DuckDB would make of folders above the source."""
+        replace = f" REPLACE ({replaced})" if replaced else ""
         if not self.partitions:
-            return "*"
+            return f"*{replace}"
+        keys = [identifier(name) for name in self.partitions]
         above = {part.partition("=")[0] for file in files for part in file.path.parts[:-1] if "=" in part}
-        others = sorted(above - set(self.partitions))
-        return f"* EXCLUDE ({', '.join(identifier(name) for name in others)})" if others else "*"
+        others = [identifier(name) for name in sorted(above - set(self.partitions))]
+        return f"* EXCLUDE ({', '.join(keys + others)}){replace}, {', '.join(keys)}"
 
 
 def _list(files: Sequence[Fetched]) -> str:

@@ -61,7 +61,7 @@ def resolve(source_uri: str, options: Mapping[str, Any], later: Callable[[int], 
     """
     chosen = ReadOptions.of(options)
     opened = open_source(source_uri, chosen)
-    files = _files(opened, later)
+    files = _files(opened, chosen, later)
     kind = _one_format(files, chosen, source_uri)
     return Source(
         version=_version(files, kind, chosen) if all(file.digest for file in files) else "",
@@ -74,11 +74,12 @@ def resolve(source_uri: str, options: Mapping[str, Any], later: Callable[[int], 
     )
 
 
-def _files(opened: Opened, later: Callable[[int], bool] | None) -> tuple[SourceFile, ...]:
+def _files(opened: Opened, options: ReadOptions, later: Callable[[int], bool] | None) -> tuple[SourceFile, ...]:
     if later is None or not isinstance(opened, LocalSource):
         return opened.files()
     listed = opened.listed()
-    return listed if all(later(file.bytes) for file in listed) else opened.files()
+    wanted = all(later(file.bytes) and options.format_of(file.name) != "avro" for file in listed)
+    return listed if wanted else opened.files()
 
 
 def _one_format(files: tuple[SourceFile, ...], options: ReadOptions, uri: str) -> Format:
@@ -86,7 +87,7 @@ def _one_format(files: tuple[SourceFile, ...], options: ReadOptions, uri: str) -
     if None in formats:
         raise BadInput(
             f"{formats[None]}: its suffix does not say what it is; name it with "
-            'read_options {"format": "csv"} (or tsv, jsonl, parquet).'
+            'read_options {"format": "csv"} (or tsv, jsonl, parquet, avro).'
         )
     if len(formats) > 1:
         examples = ", ".join(sorted(formats.values()))

@@ -67,7 +67,7 @@ def run(
         earlier = _earlier(before, source, cut)
         if earlier.version:
             report(f"{_taken(earlier, source)}; the others are read.")
-        with Fetching(source.opened, cut, Path(fetched)) as fetching:
+        with Fetching(source.opened, source.format, cut, Path(fetched)) as fetching:
             maker = Maker(connection, source, cut, fetching, earlier, pool, report)
             pieces = maker.make(folder)
         if sum(piece.rows for piece in pieces) == 0:

@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import gzip
 import random
 import uuid
 
@@ -12,6 +13,8 @@ import pytest
 
 from components.errors import BadInput
 from components.ingest.avro import to_parquet
+from components.ingest.resolve import resolve
+from components.ingest.run import run
 
 MOMENT = datetime.datetime(2026, 3, 1, 8, 0, 0, 123000, tzinfo=datetime.UTC)
 ID = uuid.UUID(int=7)
@@ -147,3 +150,23 @@ def test_a_file_that_is_cut_off_or_damaged_is_named_and_leaves_nothing(tmp_path)
 def test_a_schema_that_is_no_table_is_refused(tmp_path, schema, records, sentence):
     with pytest.raises(BadInput, match=rf"a.avro: .*{sentence}"):
         converted(tmp_path, schema, records)
+
+
+def test_a_partitioned_folder_of_avro_files_becomes_a_snapshot(tmp_path):
+    schema = record("row", id="long", note=["null", "string"])
+    for year in (2025, 2026):
+        folder = tmp_path / "in" / f"year={year}"
+        folder.mkdir(parents=True)
+        written(folder / "a.avro", schema, [{"id": year, "note": None}, {"id": 2, "note": "x"}])
+    packed = tmp_path / "in" / "year=2026" / "b.avro.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "in" / "year=2026" / "a.avro").read_bytes()))
+    uri = str(tmp_path / "in")
+    made = run(uri, resolve(uri, {}).version, {}, tmp_path / "s")
+    assert [column.name for column in made.columns] == ["id", "note", "year"]
+    assert duckdb.sql(f"SELECT sum(id), sum(year) FROM read_parquet('{tmp_path}/s/*.parquet')").fetchall() == [
+        (2025 + 2 * 2026 + 6, 2 * 2025 + 4 * 2026)
+    ]
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(BadInput, match=r"b.avro.gz"):
+        run(uri, "", {}, tmp_path / "t")
+    assert not (tmp_path / "t").exists()

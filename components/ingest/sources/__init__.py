@@ -106,7 +106,7 @@ def readable(names: list[str], options: ReadOptions, where: str) -> list[str]:
     if not kept:
         found = f"found {', '.join(sorted(shown)[:5])}" if shown else "found no files"
         raise BadInput(
-            f"{where} holds no CSV, TSV, JSON-lines or Parquet file ({found}); name other files' kind with "
+            f"{where} holds no CSV, TSV, JSON-lines, Parquet or Avro file ({found}); name other files' kind with "
             'read_options {"format": "csv"}.'
         )
     return kept
