@@ -25,6 +25,15 @@ PARALLEL = 8
 ATTEMPTS, PATIENCE = 4, 20.0
 """How often a transfer is tried, and the seconds after which it is not tried again: some libraries retry for longer."""
 
+_CHUNK = 16 * 2**20
+_MEMORY: dict[str, dict[str, int]] = {
+    "gs": {"chunksize": _CHUNK},
+    "gcs": {"chunksize": _CHUNK},
+    "s3": {"chunksize": _CHUNK, "max_concurrency": 2},
+    "s3a": {"chunksize": _CHUNK, "max_concurrency": 2},
+}
+"""By scheme, so that an upload holds a few megabytes: by their defaults, eight at once hold gigabytes."""
+
 _READ_ONLY, _WRITABLE = 0o444, 0o644
 _OBJECT_STORES = {"gs", "gcs", "s3", "s3a", "az", "abfs", "abfss", "oss"}
 """Where an object appears when its upload has ended; elsewhere it is written aside and renamed."""
@@ -41,7 +50,8 @@ class Remote:
         self.root = root.rstrip("/")
         path = root.removeprefix("file://")
         self._folder = None if "://" in path else Path(path).expanduser().absolute()
-        self._object_store = root.partition("://")[0].lower() in _OBJECT_STORES
+        scheme = root.partition("://")[0].lower()
+        self._object_store, self._memory = scheme in _OBJECT_STORES, _MEMORY.get(scheme, {})
 
     def where(self, md5: str) -> str:
         """The full name of an object, for people."""
@@ -176,7 +186,7 @@ class Remote:
         written = target if self._object_store else f"{target}.{uuid.uuid4().hex}.partial"
         if not self._object_store:
             system.makedirs(target.rpartition("/")[0], exist_ok=True)
-        system.put_file(str(path), written)
+        system.put_file(str(path), written, **self._memory)
         arrived, expected = system.size(written), path.stat().st_size
         if arrived != expected:
             system.rm_file(written)
