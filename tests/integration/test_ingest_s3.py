@@ -186,8 +186,11 @@ def test_an_object_replaced_during_the_read_fails_the_step(bucket, tmp_path, mon
     monkeypatch.setattr(s3, "RANGE", range_size)
     put(bucket, "a.csv", TEXT)
 
+    left = ["once"]
+
     def replace_then(method, path, headers):
-        if method == "GET" and path.startswith("/data/a.csv"):
+        if method == "GET" and path.startswith("/data/a.csv") and left:
+            left.clear()
             put(bucket, "a.csv", TEXT.replace(b"7", b"8"))
 
     proxy.faults = replace_then
@@ -282,6 +285,15 @@ def test_a_pods_service_account_is_taken(bucket, tmp_path, proxy, monkeypatch):
 
 def test_a_bucket_that_does_not_exist_is_named(proxy, tmp_path):
     assert "Bucket s3://nowhere does not exist" in refused(Unreachable, "s3://nowhere/a.csv", tmp_path)
+
+
+def test_a_name_or_an_endpoint_that_cannot_be_is_not_tried_again(proxy, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "RETRY_SECONDS", 60.0)
+    assert "cannot be asked (Parameter validation failed: Invalid bucket name" in refused(
+        Unreachable, "s3://no bucket/a.csv", tmp_path
+    )
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "minio")
+    assert "check the bucket's name, AWS_ENDPOINT_URL" in refused(Unreachable, "s3://data/a.csv", tmp_path)
 
 
 def test_a_path_that_matches_nothing_is_refused(bucket, tmp_path):

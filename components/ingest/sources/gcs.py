@@ -116,6 +116,10 @@ class GcsSource:
                 f"{bucket} refuses access ({error.code}); grant this identity roles/storage.objectViewer on it."
             ) from error
         except (api.GoogleAPIError, ConnectionError) as error:
+            if isinstance(error, api.ClientError) and error.code not in transfer.TRANSIENT:
+                raise Unreachable(
+                    f"{bucket} refuses the request ({transfer.short(error)}); check source_uri."
+                ) from error
             raise Unreachable(
                 f"{bucket} could not be read for {transfer.RETRY_SECONDS:.0f} s ({transfer.short(error)}); try later."
             ) from error

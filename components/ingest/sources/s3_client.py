@@ -96,8 +96,13 @@ class Client:
             raise self._refusal(error, bucket) from error
         except (aws.CredentialRetrievalError, aws.NoCredentialsError, aws.PartialCredentialsError) as error:
             raise Unreachable(f"{bucket} refuses access: {transfer.short(error)}; {self._needed()}.") from error
-        except (aws.BotoCoreError, aws.HTTPClientError, aiohttp.ClientError) as error:
-            raise Unreachable(_down(bucket, transfer.short(error))) from error
+        except (aws.BotoCoreError, aws.HTTPClientError, aiohttp.ClientError, ValueError) as error:
+            if transient(error):
+                raise Unreachable(_down(bucket, transfer.short(error))) from error
+            said = " ".join(str(error).split())[:200]
+            raise Unreachable(
+                f"{bucket} cannot be asked ({said}); check the bucket's name, AWS_ENDPOINT_URL and AWS_PROFILE."
+            ) from error
         except OSError as error:
             if is_full(error):
                 raise
@@ -157,7 +162,13 @@ def transient(error: BaseException) -> bool:
         return status(error) in transfer.TRANSIENT or code(error) in _BUSY
     if isinstance(error, (aws.SSLError, aws.ProxyConnectionError)):
         return False
-    broken = (aws.HTTPClientError, aws.IncompleteReadError, aws.ResponseStreamingError, aiohttp.ClientError)
+    broken = (
+        aws.HTTPClientError,
+        aws.ConnectionError,
+        aws.IncompleteReadError,
+        aws.ResponseStreamingError,
+        aiohttp.ClientError,
+    )
     return isinstance(error, (*broken, ConnectionError, TimeoutError))
 
 
