@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,11 @@ def session(engine: str, conf: Mapping[str, str] | None = None, driver_memory: s
 
 
 def _opened(engine: str, conf: dict[str, str], memory: str) -> "tuple[SparkSession, bool]":
+    if find_spec("pyspark") is None:
+        raise BadInput(
+            "Spark is not installed here: pip install 'sluiceway[spark]', run the step in the image python-spark, or "
+            'take the engine "duckdb".'
+        )
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
@@ -72,7 +78,7 @@ def _opened(engine: str, conf: dict[str, str], memory: str) -> "tuple[SparkSessi
         builder: Any = SparkSession.builder.appName("sluiceway-features")
         if engine:
             builder = builder.master(engine)
-        for name, value in (_settings(engine, memory) | conf).items():
+        for name, value in ((_settings(engine, memory) if engine else {}) | conf).items():
             builder = builder.config(name, value)
         return builder.getOrCreate(), True
     except (PySparkException, OSError) as error:
