@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,12 @@ def contract_name(dataset: str) -> str:
 
 
 def contract_digest(store: Store, dataset: str) -> str:
-    """The sha256 of a data set's contract as people left it; empty when there is none yet."""
+    """The sha256 of a data set's contract as people left it; empty when there is none yet.
+
+    Where the contract says how old data may be, the hour is part of it: an outcome of an earlier one is not kept.
+    """
     content = store.read(contract_name(dataset))
-    return "" if content is None else hashlib.sha256(content).hexdigest()
+    if content is None:
+        return ""
+    hour = f"{datetime.now(UTC):%Y-%m-%dT%H}" if b"max_age:" in content else ""
+    return hashlib.sha256(content + hour.encode()).hexdigest()

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from components.errors import BadInput, Unreachable
 from pipelines.clear_errors import clear_errors
+from pipelines.contract_cli import contract
 
 if TYPE_CHECKING:
     from components.ingest.catalog import Entry
@@ -26,6 +27,8 @@ app = typer.Typer(
     `latest` (the last that was ingested), `previous`, or a registered model that was trained on it, as in
     models:/churn@champion.""",
 )
+
+app.command()(contract)
 
 DATASET, VERSION = "DATASET", "DATASET[@VERSION]"
 JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]

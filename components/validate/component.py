@@ -62,4 +62,5 @@ def validate(
         if found.drift is not None:
             report.metadata.update(drift_share=found.drift.share, drifted_columns=found.drift.drifted)
         current.fact = f"{found.rows:,} rows checked, {found.quarantined:,} quarantined"
-        current.fact += ", new contract" if found.is_new else f", contract {found.contract.digest[:12]}"
+        known = f"contract version {found.contract.version} ({found.contract.digest[:12]})"
+        current.fact += ", new contract" if found.is_new else f", {known}"

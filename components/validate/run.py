@@ -27,6 +27,7 @@ from components.validate.reader import Reader
 from components.validate.reporter import Drift, Reporter
 from components.validate.rules import Rule, broken_by_value, by_value, doubtful, undecided
 from components.validate.schema_diff import Change, Found, check_schema, close, differences
+from components.validate.versions import keep
 
 if TYPE_CHECKING:
     import duckdb
@@ -171,6 +172,7 @@ def _checked(connection: "duckdb.DuckDBPyConnection", table: "ir.Table", asked: 
         mine = dumps(inferred).encode()
         text = asked.store.create(contract_name(asked.dataset), mine)
         if text == mine:
+            keep(asked.store, inferred)
             return _Checked(inferred, counts, reader, (), is_new=True, changes=(), personal=_personal(inferred))
     contract = loads(text.decode(), asked.where)
     return _held_to(contract, connection, table, known, columns, asked)
