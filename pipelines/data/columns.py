@@ -127,7 +127,9 @@ class _Profiles:
             shown = (low, *(quantiles[quarter * index] for index in (1, 2, 3)), high)
         if self._kinds[name] == "time":
             mean, shown = None, tuple(_iso(float(value)) for value in shown)
-        return Profile(missing=1 - count / rows if rows else 0.0, distinct=distinct, mean=mean, quantiles=shown)
+        return Profile(
+            missing=1 - count / rows if rows else 0.0, distinct=min(distinct, count), mean=mean, quantiles=shown
+        )
 
 
 def _histograms(
