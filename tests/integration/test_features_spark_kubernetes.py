@@ -1,5 +1,6 @@
 """Features by a SparkApplication: against a server that speaks the Kubernetes API, with the operator's own schema."""
 
+import importlib.metadata
 import os
 import shlex
 import shutil
@@ -271,6 +272,7 @@ def test_everything_that_can_be_asked_for_is_in_the_object_as_the_operators_sche
     assert spec["mainApplicationFile"] == MAIN
     assert (ROOT / MAIN.partition("/opt/code/")[2]).is_file()
     assert spec["arguments"] == ["s3://b/work"]
+    assert spec["sparkVersion"] == importlib.metadata.version("pyspark")
     assert spec["image"] == "example/spark:1"
     assert spec["sparkConf"]["spark.sql.shuffle.partitions"] == "400"
     assert spec["sparkConf"]["spark.speculation"] == "true"
