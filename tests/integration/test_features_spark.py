@@ -332,8 +332,12 @@ def tables(draw: st.DrawFn) -> pa.Table:
     return pa.table(columns)
 
 
+RANDOM_TABLES = int(os.environ.get("SLUICEWAY_TEST_TABLES", "2"))
+
+
+@pytest.mark.timeout(150 * RANDOM_TABLES)
 @settings(
-    max_examples=int(os.environ.get("SLUICEWAY_TEST_TABLES", "2")),
+    max_examples=RANDOM_TABLES,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
