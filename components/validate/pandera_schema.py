@@ -114,7 +114,7 @@ def _row_check(name: str, text: str) -> Any:
 
     def holds(data: Any) -> Any:
         values = {column: data.table[column] for column in columns_of(text, name)}
-        return row_rule(values, name, text)
+        return row_rule(values, name, text).fill_null(True)
 
     return pa.Check(holds, name=name, error=text)
 
