@@ -172,9 +172,13 @@ def test_a_wrong_range_is_one_sentence(cluster, request, position, error, senten
 def test_what_cannot_be_reached_is_said_soon(cluster, monkeypatch):
     with pytest.raises(BadInput, match="There is no topic absent"):
         resolve(cluster.uri("absent"), {})
+    cluster.write("orders", {"id": 1})
     monkeypatch.setattr(kafka_client, "ANSWER", 0.5)
     with pytest.raises(Unreachable, match=r"Kafka at 127.0.0.1:9 cannot be read .*Connection refused"):
         resolve("kafka://127.0.0.1:9/orders", {})
+    monkeypatch.setenv("SLUICEWAY_KAFKA", '{"socket.keepalive.enable": true, "socket.timeout.ms": 9000}')
+    monkeypatch.setattr(kafka_client, "ANSWER", 5.0)
+    resolve(cluster.uri("orders"), {})
     monkeypatch.setenv("SLUICEWAY_KAFKA", '{"no.such.property": "x"}')
     with pytest.raises(BadInput, match=r'No such configuration property: "no.such.property"'):
         resolve(cluster.uri("orders"), {})

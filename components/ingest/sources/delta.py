@@ -106,14 +106,16 @@ class DeltaSource:
 
         said = " ".join(_COLOURS.sub("", str(error)).split())
         named = "" if self._number is None else f", version {self._number}"
-        if re.search("403|401|AccessDenied|Forbidden|Unauthorized|InvalidAccessKey|credential", said):
-            return Unreachable(f"{self._address} refuses access; check the store's credentials ({said[:160]}).")
         if isinstance(error, TableNotFoundError) or "No files in log segment" in said:
             return BadInput(f"There is no Delta table at {self._address}; check the path.")
         if "specified end version" in said or "Invalid table version" in said:
             return BadInput(f"{self._address} has no version {self._number}, or not any more; choose another one.")
         if "Unsupported" in said or "not supported" in said:
             return BadInput(f"{self._address} uses what this reader of Delta tables does not know ({said[:160]}).")
+        if re.search("AccessDenied|Forbidden|Unauthorized|InvalidAccessKeyId|SignatureDoesNotMatch", said):
+            return Unreachable(f"{self._address} refuses access; check the store's credentials ({said[:160]}).")
+        if re.search("NoSuchBucket|bucket does not exist", said):
+            return Unreachable(f"{self._address}: there is no such bucket, or none for these credentials.")
         if "NotFound" in said or "not found" in said or "No such file" in said:
             return BadInput(
                 f"{self._address}{named}: files of this version are gone, as after VACUUM ({said[-120:]}); choose a "

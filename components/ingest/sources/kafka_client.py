@@ -51,7 +51,7 @@ class Topic:
 
         try:
             given = json.loads(settings().kafka.get_secret_value() or "{}")
-            properties = {str(name): str(value) for name, value in given.items()}
+            properties = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
         except (ValueError, AttributeError) as error:
             raise BadInput("SLUICEWAY_KAFKA is no JSON object of librdkafka's properties; mend the secret.") from error
         ours: dict[str, Any] = {
