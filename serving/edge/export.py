@@ -175,14 +175,15 @@ def _run(path: Path, schema: FeatureSchema, frame: "pd.DataFrame") -> tuple[tupl
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     types = {column.name: column.type for column in schema.inputs}
-    expressions = {feature.name: feature.expression for feature in schema.features}
+    features = {feature.name: feature for feature in schema.features}
     inputs = tuple(
         EdgeInput.model_validate(
             {
                 "name": one.name,
                 "dtype": _DTYPES[one.type],
-                "takes": "derived" if expressions[one.name] else types[one.name],
-                "expression": expressions[one.name],
+                "takes": "derived" if features[one.name].expression else types[one.name],
+                "expression": features[one.name].expression,
+                "encoding": features[one.name].encoding,
             }
         )
         for one in session.get_inputs()

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from components.features.schema import InputType, Task
+from components.features.schema import Encoding, InputType, Task
 from serving.schema import FileDigest
 
 FILE = "edge.json"
@@ -24,12 +24,14 @@ class EdgeInput(_Frozen):
         dtype: of the tensor.
         takes: type of the raw column; ``derived`` where the device must compute it.
         expression: of a derived column, in the language of feature specs.
+        encoding: what becomes of the expression's value, where it is a category to look up.
     """
 
     name: str
     dtype: Literal["float32", "float64", "string"]
     takes: InputType | Literal["derived"]
     expression: str = ""
+    encoding: Encoding | None = None
 
 
 class EdgeParity(_Frozen):

@@ -298,6 +298,8 @@ def _model_schemas(key: str, served: Served, limits: Limits) -> Schema:
 
 def _value(column: InputColumn, limits: Limits) -> Schema:
     schema = _VALUES[column.type]
+    if column.kind != "column":
+        schema = {**schema, "description": f"{column.description}; as of now, null where it is not known"}
     return {**schema, "maxLength": limits.text_chars} if column.type == "string" else schema
 
 

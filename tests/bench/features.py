@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.bench.tables import bench_data, orders_parquet
 
@@ -120,7 +121,7 @@ def _sql(folder: Path, out: Path, order: str = "ORDER BY order_id") -> None:
     out.mkdir()
     columns = ", ".join(COLUMNS)
     with tempfile.TemporaryDirectory(dir=folder) as spill:
-        settings = {"memory_limit": "800MB", "temp_directory": spill}
+        settings: dict[str, Any] = {"memory_limit": "800MB", "temp_directory": spill}
         with duckdb.connect(config=settings) as connection:
             connection.execute("SET enable_progress_bar = false")
             connection.execute(f"""

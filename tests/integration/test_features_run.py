@@ -39,9 +39,11 @@ class Place:
         outputs = [self.folder / "q", self.folder / "c", self.folder / "r.html"]
         validation.run(self.folder / "s", dataset, target, 0.05, "", *outputs)
 
-    def features(self, target: str, spec: str = "", task: str = "auto", key: str = "", seed: int = 0) -> FeatureSet:
+    def features(
+        self, target: str, spec: str = "", task: str = "auto", key: str = "", seed: int = 0, **more: Any
+    ) -> FeatureSet:
         inputs = [self.folder / "s", self.folder / "q", self.folder / "c"]
-        return run(*inputs, target, spec, task, key, seed, self.folder / "f")
+        return run(*inputs, target, spec, task, key, seed, self.folder / "f", **more)
 
     def make(self, source: str, target: str, **changes: Any) -> FeatureSet:
         self.check(source, target)
