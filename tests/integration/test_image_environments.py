@@ -13,6 +13,7 @@ from tests import image_imports, image_use, linked_environment
 
 INDIRECT = {
     "gcsfs": "fsspec opens gs:// with it",
+    "s3fs": "fsspec opens s3:// with it",
     "kfp": "its executor runs the step",
     "pyopenssl": "model-signing imports it and does not ask for it",
     "sqlglot": "ibis does not work with the newest",

@@ -60,19 +60,19 @@ class Source(Protocol):
 
 
 _SOURCES = {
-    "file": ("local", "LocalSource"),
-    "gs": ("gcs", "GcsSource"),
-    "s3": ("s3", "S3Source"),
-    "https": ("https", "HttpsSource"),
-    "http": ("https", "HttpsSource"),
-    "postgresql": ("sql", "SqlSource"),
-    "mysql": ("sql", "SqlSource"),
-    "sqlite": ("sql", "SqlSource"),
-    "kafka": ("kafka", "KafkaSource"),
-    "delta+file": ("delta", "DeltaSource"),
-    "delta+s3": ("delta", "DeltaSource"),
-    "delta+gs": ("delta", "DeltaSource"),
-    "sklearn": ("builtin", "BuiltinSource"),
+    "file": "components.ingest.sources.local:LocalSource",
+    "gs": "components.ingest.sources.gcs:GcsSource",
+    "s3": "components.ingest.sources.s3:S3Source",
+    "https": "components.ingest.sources.https:HttpsSource",
+    "http": "components.ingest.sources.https:HttpsSource",
+    "postgresql": "components.ingest.sources.sql:SqlSource",
+    "mysql": "components.ingest.sources.sql:SqlSource",
+    "sqlite": "components.ingest.sources.sql:SqlSource",
+    "kafka": "components.ingest.sources.kafka:KafkaSource",
+    "delta+file": "components.ingest.sources.delta:DeltaSource",
+    "delta+s3": "components.ingest.sources.delta:DeltaSource",
+    "delta+gs": "components.ingest.sources.delta:DeltaSource",
+    "sklearn": "components.ingest.sources.builtin:BuiltinSource",
 }
 """Module and class by scheme; a module is imported when it is needed."""
 
@@ -90,8 +90,8 @@ def open_source(uri: str, options: ReadOptions) -> Source:
     scheme = scheme.lower() if separator else "file"
     if scheme not in _SOURCES:
         raise BadInput(f"{uri}: no source reads {scheme}:// URIs; use {known}.")
-    module, name = _SOURCES[scheme]
-    opened: Source = getattr(import_module(f"{__name__}.{module}"), name)(uri, options)
+    module, _, name = _SOURCES[scheme].partition(":")
+    opened: Source = getattr(import_module(module), name)(uri, options)
     return opened
 
 
