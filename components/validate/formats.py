@@ -27,6 +27,7 @@ _KNOWN = (
 )
 
 _RUNS = re.compile(r"[0-9]+|[a-z]+|[A-Z]+|[^0-9a-zA-Z]")
+_SPECIAL = re.compile(r"[.^$*+?{}\[\]\\|()]")
 _CLASSES = ((re.compile("[0-9]"), "[0-9]+"), (re.compile("[a-z]"), "[a-z]+"), (re.compile("[A-Z]"), "[A-Z]+"))
 
 
@@ -49,4 +50,6 @@ def _shape(text: str) -> str:
     runs = _RUNS.findall(text)
     if not 1 < len(runs) <= _MOST_RUNS:
         return ""
-    return "".join(next((name for form, name in _CLASSES if form.match(run)), re.escape(run)) for run in runs)
+    return "".join(
+        next((name for form, name in _CLASSES if form.match(run)), _SPECIAL.sub(r"\\\g<0>", run)) for run in runs
+    )

@@ -13,7 +13,7 @@ from components.validate.contract import ColumnRule, Contract, RowBounds
 from components.validate.glance import Seen
 from components.validate.profile import LISTED, ColumnProfile, Profile
 
-SLACK = 0.5
+SLACK = 1.0
 """How far beyond the range seen first values may lie, as a share of that range."""
 
 FEWEST_ROWS = 0.1
@@ -116,7 +116,11 @@ def likely_key(profile: Profile, target: str) -> tuple[str, ...]:
 
 def called_id(name: str) -> bool:
     """Whether a column is called as identifiers are."""
-    return bool(_NAMED_ID.search(name) or _CAMEL_ID.search(name) or _UNNAMED.fullmatch(name))
+    return _is_named_id(name) or _UNNAMED.fullmatch(name) is not None
+
+
+def _is_named_id(name: str) -> bool:
+    return _NAMED_ID.search(name) is not None or _CAMEL_ID.search(name) is not None
 
 
 def _rule(column: ColumnProfile, rows: int, is_target: bool, clues: Clues) -> ColumnRule:
@@ -126,7 +130,7 @@ def _rule(column: ColumnProfile, rows: int, is_target: bool, clues: Clues) -> Co
         return ColumnRule(type=column.type, empty=True, personal=personal)
     identifier = not is_target and is_identifier(column, rows)
     trending = seen is not None and abs(seen.trend) >= TREND
-    numbers_rows = identifier or (column.type == "integer" and called_id(name))
+    numbers_rows = identifier or (column.type == "integer" and _is_named_id(name))
     low, high = (None, None) if numbers_rows or trending else _range(column)
     allowed = _allowed(column, rows, is_target)
     is_text = column.type == "string" and allowed is None

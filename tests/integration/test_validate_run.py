@@ -81,7 +81,7 @@ def test_the_first_snapshot_of_a_data_set_gives_its_contract(place):
     assert (columns["age"].type, columns["age"].min, columns["age"].max, columns["age"].nullable) == (
         "integer",
         0,
-        73,
+        98,
         False,
     )
     assert columns["churn"].allowed == ("No", "Yes")
@@ -98,7 +98,7 @@ def test_later_snapshots_are_held_to_the_first_contract_and_bad_rows_are_named(p
     assert (found.rows, found.quarantined, found.is_new) == (404, 4, False)
     assert found.contract.digest == first.contract.digest
     assert set_aside(place) == [
-        (401, "age", "500", "above 73"),
+        (401, "age", "500", "above 98"),
         (402, "churn", "Maybe", "not one of No, Yes"),
         (402, "customerID", "c0000", "occurs more than once"),
         (403, "age", None, "missing"),
@@ -106,14 +106,14 @@ def test_later_snapshots_are_held_to_the_first_contract_and_bad_rows_are_named(p
         (404, "active", "perhaps", "not true or false"),
     ]
     lines = (place / "q" / "quarantine.csv").read_text().splitlines()
-    assert lines[:2] == ["row,column,value,reason", "401,age,500,above 73"]
+    assert lines[:2] == ["row,column,value,reason", "401,age,500,above 98"]
 
 
 def test_too_many_bad_rows_stop_the_run_and_name_the_worst_rule(place):
     check(place, ROWS)
     message = refused(place, ROWS + [f"n{i},900,Yes,1,true" for i in range(40)])
     assert "40 of 440 rows (9.1%)" in message
-    assert "age above 73 (40 rows)" in message
+    assert "age above 98 (40 rows)" in message
     assert len(set_aside(place)) == 40, "the rows can be looked at"
     assert check(place, ROWS + [f"n{i},900,Yes,1,true" for i in range(40)], share=0.1).quarantined == 40
 
