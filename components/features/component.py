@@ -28,7 +28,8 @@ def features(
         contract: What the columns mean, and what they hold, from validate.
         target: The column to predict.
         features: train.parquet, valid.parquet, test.parquet and features.json.
-        feature_spec: YAML with derive (new features by expression), drop and key; empty uses the columns as they are.
+        feature_spec: YAML with derive, drop, key, time, split, tables, windows, joins and encodings (docs/features.md);
+            empty uses the columns as they are.
         task: auto, classification, binary, multiclass or regression.
         split_key: Columns (separated by commas) whose rows stay in one split; by default the identifier, else the row.
         split_seed: Another seed is another split.
