@@ -1,6 +1,6 @@
 """Make a feature set: parsed, derived, split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import BadInput
 from components.features import parsing, tables
+from components.features.counts import SPLIT, TARGET, check_pasts, check_splits, counted, labels
 from components.features.encodings import MOST, bucket, fitted, looked_up
 from components.features.engines import DUCKDB, KUBERNETES, Engine, Opener, open_engine
 from components.features.expressions import feature_of, parsed
-from components.features.history import Events, Piece, attached, pieces
+from components.features.history import Events, attached, pieces
 from components.features.moments import micros, shown
 from components.features.schema import FILE, SPLITS, FeatureSchema, Task
-from components.features.select import Selection, check, select
+from components.features.select import Selection, check, select, some
 from components.features.spec import FeatureSpec, Moment
 from components.features.split import GAP, assigned, content, key_text, periods
 from components.features.task import Kind, decide
@@ -30,7 +31,6 @@ from components.validate.quarantine import FILE as QUARANTINE
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-_SPLIT, _TARGET = "__sluiceway_split", "__sluiceway_target"
 _CATEGORY, _COUNT = "__sluiceway_category", "__sluiceway_count"
 _KEPT = "rows"
 
@@ -105,7 +105,7 @@ def run(
     profile = Profile.model_validate_json((contract / PROFILE).read_text(encoding="utf-8"))
     described = snapshots.read(snapshot)
     if target not in profile.columns:
-        raise BadInput(f"There is no target column {target!r}; the columns are {', '.join(profile.columns)}.")
+        raise BadInput(f"There is no target column {target!r}; the columns are {some(profile.columns)}.")
     kind = decide(task, profile.columns[target], profile.rows)
     check(spec, profile, target)
     key = _key(split_key, spec, rules, profile, target)
@@ -117,7 +117,7 @@ def run(
         paths = [snapshot / part.name for part in described.parts]
         source = opened.read(snapshots.VIEW, paths, [part.rows for part in described.parts])
         usable = _without_quarantined(opened, source, quarantine / QUARANTINE)
-        events = Events(usable, _columns(usable, profile), spec.time or Moment(column=""))
+        events = Events(usable, _columns(usable, profile) if spec.time else {}, spec.time or Moment(column=""))
         past = pieces(spec, events, tables.opened(opened, spec, feature_tables, Path(copies)))
         planned = {piece.name: ibis.table(piece.expression.schema(), name=piece.name) for piece in past}
         table = attached(usable, past, planned)
@@ -126,20 +126,20 @@ def run(
         split, how = _split(opened, usable, table, profile, spec, target, key, split_seed)
         for piece in past:
             opened.keep(piece.name, piece.expression)
-        made = table.select(ROW, **values, **{_SPLIT: split})
+        made = table.select(ROW, **values, **{SPLIT: split})
         kept = opened.keep(_KEPT, made, ROW)
-        counted = _counted(opened, kept)
-        rows = {name: counted[name].labelled for name in SPLITS}
-        labels = _labels(opened, kept, target, task) if kind == "classes" else {}
-        _check_splits(rows, labels, target)
-        _check_pasts(opened, kept, past)
+        found = counted(opened, kept)
+        rows = {name: found[name].labelled for name in SPLITS}
+        classes = labels(opened, kept, target, task) if kind == "classes" else {}
+        check_splits(rows, classes, target)
+        check_pasts(opened, kept, past)
         chosen, learnt = _fitted(opened, kept, chosen, rows["train"])
-        _write(opened, kept, folder, chosen, learnt, target, list(labels))
-        left_out = counted[GAP].labelled
+        _write(opened, kept, folder, chosen, learnt, target, list(classes))
+        left_out = found[GAP].labelled
         schema = FeatureSchema(
-            task=_task(kind, len(labels)),
+            task=_task(kind, len(classes)),
             target=target,
-            classes=tuple(labels),
+            classes=tuple(classes),
             inputs=chosen.inputs,
             features=chosen.features,
             dropped=chosen.dropped,
@@ -148,9 +148,9 @@ def run(
             rows=rows,
         )
         (folder / FILE).write_text(schema.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    present = sum(split.rows for split in counted.values())
-    unlabelled = sum(split.rows - split.labelled for split in counted.values())
-    counts = {name: sum(per_split.values()) for name, per_split in labels.items()}
+    present = sum(split.rows for split in found.values())
+    unlabelled = sum(split.rows - split.labelled for split in found.values())
+    counts = {name: sum(per_split.values()) for name, per_split in classes.items()}
     return FeatureSet(schema, sum(rows.values()), described.rows - present, unlabelled, counts)
 
 
@@ -160,7 +160,7 @@ def _key(split_key: str, spec: FeatureSpec, rules: Contract, profile: Profile, t
         raise BadInput("split_key and the feature spec's split: {by: time} exclude each other; leave one of them out.")
     for name in named:
         if name not in profile.columns:
-            raise BadInput(f"split_key names the column {name!r}, which is not among {', '.join(profile.columns)}.")
+            raise BadInput(f"split_key names the column {name!r}, which is not among {some(profile.columns)}.")
         if name == target:
             raise BadInput(f"split_key is the target {target!r}; choose columns that name the row or entity.")
     identifiers = tuple(name for name in rules.identifiers if name in profile.columns)
@@ -210,7 +210,7 @@ def _values(table: "ir.Table", chosen: Selection, profile: Profile, target: str,
     if kind == "classes" and column.type in ("integer", "number"):
         whole = label == parsing.floor(label)
         label = whole.ifelse(label.try_cast("int64").cast("string"), label.cast("string"))
-    values[_TARGET] = label.cast("string" if kind == "classes" else "float64")
+    values[TARGET] = label.cast("string" if kind == "classes" else "float64")
     return values
 
 
@@ -220,80 +220,9 @@ def _without_quarantined(engine: Engine, source: "ir.Table", quarantine: Path) -
     return source.anti_join(set_aside, source[ROW] == set_aside["row"]) if count else source
 
 
-@dataclass(frozen=True)
-class _Split:
-    """How many usable rows a split has, and how many of them have a target."""
-
-    rows: int = 0
-    labelled: int = 0
-
-
-def _counted(engine: Engine, kept: "ir.Table") -> dict[str, _Split]:
-    per_split = kept.group_by(_SPLIT).aggregate(rows=kept.count(), labelled=kept[_TARGET].count())
-    found = {row[_SPLIT]: _Split(int(row["rows"]), int(row["labelled"])) for row in engine.rows(per_split)}
-    return {name: found.get(name, _Split()) for name in (*SPLITS, GAP)}
-
-
-def _check_pasts(engine: Engine, kept: "ir.Table", past: Sequence[Piece]) -> None:
-    """Refuse windows and joins that no row has: mostly an entity that is called differently, or a unit of time."""
-    names = [feature.name for piece in past for feature in piece.features]
-    if not names:
-        return
-    (found,) = engine.rows(kept.aggregate(**{str(n): _is_known(kept[name]).any() for n, name in enumerate(names)}))
-    for place, name in enumerate(names):
-        if not found[str(place)]:
-            raise BadInput(
-                f"No row has a value of {name!r}: nothing of its entity lies before it. Look at the entity's columns "
-                "and the times (a number is in seconds since 1970 unless the spec gives its unit)."
-            )
-
-
-def _is_known(value: "ir.Value") -> "ir.BooleanValue":
-    return value.fill_null(0.0) != 0.0 if value.type().is_numeric() else value.notnull()
-
-
-def _labels(engine: Engine, kept: "ir.Table", target: str, task: str) -> dict[str, dict[str, int]]:
-    """Rows per split for each class; numbers are ordered as numbers, texts as texts."""
-    labelled = kept.filter(kept[_TARGET].notnull())
-    counted = engine.rows(labelled.group_by(_TARGET, _SPLIT).aggregate(rows=labelled.count()))
-    labels = {str(row[_TARGET]) for row in counted}
-    order = sorted(labels, key=float) if all(_is_number(label) for label in labels) else sorted(labels)
-    found: dict[str, dict[str, int]] = {label: {} for label in order}
-    for row in counted:
-        found[row[_TARGET]][row[_SPLIT]] = int(row["rows"])
-    if len(found) < 2:
-        raise BadInput(f"The target {target!r} has only the class {', '.join(order) or '(none)'} in the usable rows.")
-    if task == "binary" and len(found) != 2:
-        raise BadInput(f"The target {target!r} has {len(found)} classes ({', '.join(order[:5])}), so it is not binary.")
-    return found
-
-
-def _is_number(label: str) -> bool:
-    try:
-        float(label)
-    except ValueError:
-        return False
-    return True
-
-
-def _check_splits(rows: Mapping[str, int], labels: Mapping[str, Mapping[str, int]], target: str) -> None:
-    total = sum(rows.values())
-    empty = [name for name in SPLITS if not rows[name]]
-    if empty:
-        raise BadInput(
-            f"Only {total} usable rows: the {empty[0]} split is empty; bring more data or another split_seed."
-        )
-    for label, counts in labels.items():
-        if not counts.get("train"):
-            raise BadInput(
-                f"Class {label!r} of {target!r} has {sum(counts.values())} rows and none of them in the train split; "
-                "bring more of them, leave that class out, or choose another split_seed."
-            )
-
-
 def _fitted(engine: Engine, kept: "ir.Table", chosen: Selection, rows: int) -> "tuple[Selection, dict[str, ir.Table]]":
     """Learn the encodings from the train rows; counts per category stay with the engine, by feature."""
-    train = kept.filter(kept[_SPLIT] == "train", kept[_TARGET].notnull())
+    train = kept.filter(kept[SPLIT] == "train", kept[TARGET].notnull())
     features, learnt = [], {}
     for place, feature in enumerate(chosen.features):
         if feature.encoding is None or feature.encoding.how == "hash":
@@ -319,11 +248,11 @@ def _write(
     import ibis
 
     names = dict.fromkeys([column.name for column in chosen.inputs] + [column.name for column in chosen.features])
-    label = kept[_TARGET].cast("float64")
+    label = kept[TARGET].cast("float64")
     if labels:
-        place = ibis.array(labels).index(kept[_TARGET])
+        place = ibis.array(labels).index(kept[TARGET])
         label = place.cast("int32").cast("int64")  # DuckDB's is an int32, of which Ibis does not know
-    encoded = kept.mutate(**{_TARGET: label})
+    encoded = kept.mutate(**{TARGET: label})
     for feature in chosen.features:
         if feature.encoding and feature.name in learnt:
             counts = learnt[feature.name].rename({_CATEGORY: "category", _COUNT: "count"})
@@ -331,8 +260,8 @@ def _write(
             value = looked_up(encoded[feature.name], encoded[_COUNT], feature.encoding)
             encoded = encoded.mutate(**{feature.name: value}).drop(_CATEGORY, _COUNT)
     for split in SPLITS:
-        rows = encoded.filter(encoded[_SPLIT] == split, encoded[_TARGET].notnull())
-        engine.write(rows.select(ROW, *names, **{target: rows[_TARGET]}), folder / f"{split}.parquet")
+        rows = encoded.filter(encoded[SPLIT] == split, encoded[TARGET].notnull())
+        engine.write(rows.select(ROW, *names, **{target: rows[TARGET]}), folder / f"{split}.parquet")
 
 
 def _task(kind: Kind, classes: int) -> Task:

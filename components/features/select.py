@@ -1,7 +1,7 @@
 """Which columns a model sees, which ones expressions need, and why the others are left out."""
 
 import keyword
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 MOST_CATEGORIES = 255
 """Categories that a tree can tell apart (histogram gradient boosting's limit)."""
+
+MOST_NAMED = 40
+"""A message names so many columns at most."""
 
 _INPUT: dict[Type, InputType] = {
     "integer": "number",
@@ -133,6 +136,13 @@ def _encoded(name: str, asked: EncodingSpec, text: str, values: "Mapping[str, ir
     return FeatureColumn(name=name, kind="numeric", expression=text, encoding=Encoding(how=asked.how))
 
 
+def some(names: Iterable[str]) -> str:
+    """Names for a message; of many, the first and how many more there are."""
+    listed = list(names)
+    more = len(listed) - MOST_NAMED
+    return ", ".join(listed[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def check(spec: FeatureSpec, profile: Profile, target: str) -> None:
     """Refuse a spec that names columns which are not there, names that are taken, or the target.
 
@@ -140,7 +150,7 @@ def check(spec: FeatureSpec, profile: Profile, target: str) -> None:
         BadInput: says which key of the spec.
     """
     names = [name for name in profile.columns if name != target]
-    known = ", ".join(names[:40]) + (f" and {len(names) - 40:,} more" if len(names) > 40 else "")
+    known = some(names)
     named: list[tuple[str, str]] = [("key", column) for column in spec.key]
     named += [("drop", column) for column in spec.drop if column not in spec.windows and column not in spec.joins]
     named += [("time", spec.time.column)] if spec.time else []
