@@ -25,6 +25,7 @@ BENCHES = (
     "serving_fuzz",
     "serving_soak",
     "gcs_download",
+    "features",
 )
 PACKAGES = (
     "kfp",
