@@ -16,7 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from components.errors import BadInput, Unreachable
 from components.features import parsing
+from components.features.engines import open_engine
 from components.features.functions import FUNCTIONS
 from components.features.language import compile_expression
 from components.features.run import run
@@ -115,6 +117,32 @@ def connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One Spark for all tests, and its address for Spark Connect."""
     with spark(tmp_path_factory.mktemp("spark")) as address:
         yield address
+
+
+def test_an_engine_that_there_is_not_is_named_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match=r"no engine 'spork'; use duckdb, local\[N\], spark://"):
+        open_engine("spork", {}, tmp_path)
+    with (
+        pytest.raises(Unreachable, match=r"Nobody listens at sc://127\.0\.0\.1:1 "),
+        open_engine("sc://127.0.0.1:1", {}, tmp_path),
+    ):
+        pass
+    with (
+        pytest.raises(BadInput, match="spark is wrong at cores: Extra"),
+        open_engine("local[1]", {"cores": 1}, tmp_path),
+    ):
+        pass
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(BadInput, match="Spark needs Java 17 or newer and there is none"),
+    ):
+        patch.setenv("JAVA_HOME", str(tmp_path))
+        with open_engine("local[1]", {}, tmp_path):
+            pass
+    monkeypatch.setattr("components.features.spark.session.find_spec", lambda _: None)
+    with pytest.raises(BadInput, match="Spark is not installed here"), open_engine("local[1]", {}, tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def odd_values(file: Path) -> None:
@@ -353,6 +381,18 @@ def test_random_tables_give_equal_feature_sets(
         checked = Checked(checked.folder / "timed", pa.Table.from_pylist(rows, table.schema), "label")
     spec = SPEC + BY_TIME * is_by_time
     checked.is_the_same_on("local[2]", spec, split_seed=seed, feature_tables=given)
+
+
+def test_a_time_in_a_named_zone_ends_the_job_with_a_sentence(connect: str, tmp_path: Path) -> None:
+    from components.features.engines.spark import open_spark
+
+    file = tmp_path / "times.parquet"
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (SELECT '2024-01-01 10:00 Europe/Paris' AS w) TO '{file}' (FORMAT parquet)")
+    message = r"^A time names the zone Europe/Paris: on Spark, times name UTC or an offset\.$"
+    with pytest.raises(BadInput, match=message), open_spark("local[2]", {}, tmp_path) as engine:
+        table = engine.read("times", [file])
+        engine.rows(table.select(at=parsing.timestamp(table.w)))
 
 
 def test_spark_connect_gives_the_same(connect: str, tmp_path: Path) -> None:

@@ -179,8 +179,8 @@ def _sentences() -> Iterator[None]:
             raise BadInput(
                 f"This Spark cannot read or write the store ({said}): add the connector to it, as docs/spark.md says."
             ) from error
-        if error.getCondition() == "USER_RAISED_EXCEPTION":
-            raise BadInput(str(error).strip().splitlines()[0]) from error
+        if error.getCondition() == "USER_RAISED_EXCEPTION":  # one of our functions has something to say
+            raise BadInput(said.partition("] ")[2].partition(" SQLSTATE")[0]) from error
         raise Unreachable(f"Spark could not compute the features: {said}") from error
     except Py4JError as error:
         raise Unreachable(f"Spark has ended before it had computed the features: {error}") from error

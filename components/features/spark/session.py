@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _LOCAL = re.compile(r"local\[(\d+|\*)\]")
+_ADDRESS = re.compile(r"(?P<scheme>sc|spark)://(?P<host>\[[^\]]*\]|[^:/;,]+)(:(?P<port>\d+))?")
+_PORTS = {"sc": 15002, "spark": 7077}
+_SECONDS = 10.0
 _MEMORY = "1g"
 
 SEMANTICS: Mapping[str, str] = {
@@ -71,6 +75,7 @@ def _opened(engine: str, conf: dict[str, str], memory: str) -> "tuple[SparkSessi
     is_remote = engine.startswith("sc://")
     if not is_remote and (active := SparkSession.getActiveSession()) is not None:
         return active, False
+    _check_answers(engine)
     try:
         if is_remote:
             return _connected(engine, conf), True
@@ -111,6 +116,19 @@ def _settings(engine: str, memory: str) -> dict[str, str]:
             "spark.ui.showConsoleProgress": "false",
         }
     return found
+
+
+def _check_answers(engine: str) -> None:
+    """Spark's own clients would try for minutes where nobody listens."""
+    address = _ADDRESS.match(engine)
+    if address is None:
+        return
+    host, port = address["host"].strip("[]"), int(address["port"] or _PORTS[address["scheme"]])
+    try:
+        with socket.create_connection((host, port), timeout=_SECONDS):
+            return
+    except OSError as error:
+        raise Unreachable(f"Nobody listens at {engine} ({error}): start Spark there, or correct the engine.") from error
 
 
 def _check_java() -> None:
