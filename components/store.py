@@ -92,14 +92,28 @@ class Store:
         return content
 
     def _remote(self, name: str) -> tuple[Any, str]:
-        import fsspec
-
         try:
-            # Without the cache of listings, what another process has just written is seen.
-            system, path = fsspec.core.url_to_fs(self.where(name), use_listings_cache=False)
+            return file_system(self.where(name))
         except (ImportError, ValueError) as error:
             raise Unreachable(f"SLUICEWAY_STORE={self._root} cannot be used: {error}.") from error
-        return system, path
+
+
+def file_system(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of a URI, and the path there.
+
+    It caches no listings: what another process has just written is seen.
+
+    Raises:
+        ImportError: what reads such URIs is not installed.
+        ValueError: no file system has this scheme.
+    """
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        # gcsfs asks what kind a bucket is by gRPC, which emulators do not speak: every call would wait for a minute.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    import fsspec
+
+    system, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    return system, str(path)
 
 
 def contract_name(dataset: str) -> str:

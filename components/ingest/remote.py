@@ -18,6 +18,7 @@ from components.errors import BadInput, StorageFull, Unreachable
 from components.files import is_full
 from components.ingest.dvc import md5 as digest_of
 from components.ingest.dvc import md5_of
+from components.store import file_system
 
 PARALLEL = 8
 """Transfers at once."""
@@ -195,11 +196,7 @@ class Remote:
             system.mv(written, target)
 
     def _opened(self, md5: str) -> tuple[Any, str]:
-        import fsspec
-
-        # Without the cache of listings, what another process has just written is seen.
-        system, path = fsspec.core.url_to_fs(self.where(md5), use_listings_cache=False)
-        return system, str(path)
+        return file_system(self.where(md5))
 
     def _check(self, md5: str, path: Path) -> None:
         self._compare(md5, digest_of(path))

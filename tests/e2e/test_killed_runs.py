@@ -124,7 +124,7 @@ def test_the_champion_leads_back_to_the_bytes_that_it_was_trained_on(champion, d
     road = champion
     ended = road.command("data", "restore", f"models:/{MODEL}@champion", "--to", str(tmp_path / "back"), "--json")
     assert ended.code == 0, ended.err
-    (version,) = [one for one in road.versions(MODEL) if one.version == road.champion(MODEL)]
+    (version,) = [one for one in road.versions(MODEL) if str(one.version) == road.champion(MODEL)]
     assert (
         ended.result["version"] == version.tags["sluiceway.data_version"] == resolve(data[0]["source_uri"], {}).version
     )
@@ -143,7 +143,7 @@ def test_the_champion_leads_back_to_the_bytes_that_it_was_trained_on(champion, d
     assert json.loads(trained_on.dataset.source)["uri"] == data[0]["source_uri"]
 
     models = json.loads(road.command("data", "show", MODEL, "--json").out)["models"]
-    assert [one["version"] for one in models if "champion" in one["aliases"]] == [version.version]
+    assert [one["version"] for one in models if "champion" in one["aliases"]] == [str(version.version)]
 
 
 def test_a_rollout_that_nobody_can_judge_is_halted_until_a_person_ends_it(champion, data):

@@ -87,7 +87,8 @@ def test_dvc_pull_restores_a_snapshot_from_a_bucket(home, tmp_path, monkeypatch)
         monkeypatch.setenv("SLUICEWAY_STORE", "gs://data/store")
         run("sklearn://wine", "", {}, tmp_path / "s", "wine")
         monkeypatch.delenv("STORAGE_EMULATOR_HOST")
-        config = f"['remote \"data\"']\n    url = gs://data/store/dvc\n    endpointurl = {address}\n"
+        monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # gRPC, which the emulator does not speak
+        config = f"['remote \"data\"']\n    url = gs://data/store/dvc\n    endpointurl = {address}\n    allow_anonymous_login = true\n"
         folder = repository(tmp_path / "repository", config)
         # The pointer that the snapshot itself carries.
         same(pulled(folder, (tmp_path / "s" / "snapshot.dvc").read_bytes()), tmp_path / "s")
