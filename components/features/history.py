@@ -42,7 +42,13 @@ class Events:
     moment: Moment
 
     def at(self) -> "ir.IntegerValue":
-        """When each row was."""
+        """When each row was.
+
+        Raises:
+            BadInput: the column's values are no times.
+        """
+        if self.moment.column not in self.columns:  # nested columns are none that an expression could read
+            raise BadInput(f"The time column {self.moment.column!r} holds nested values; name one of times.")
         return micros(self.columns[self.moment.column], self.moment)
 
 

@@ -3,6 +3,7 @@
 import datetime
 from typing import TYPE_CHECKING
 
+from components.errors import BadInput
 from components.features import parsing
 from components.features.spec import Moment
 
@@ -22,11 +23,18 @@ def micros(value: "ir.Value", moment: Moment) -> "ir.IntegerValue":
     Args:
         value: a raw column: times, texts of times, or numbers in the moment's unit.
         moment: which unit.
+
+    Raises:
+        BadInput: its values are no times.
     """
     import ibis
 
     kind = value.type()
-    if kind.is_numeric() and not kind.is_boolean():
+    if kind.is_boolean() or not (kind.is_numeric() or kind.is_string() or kind.is_timestamp() or kind.is_date()):
+        raise BadInput(
+            f"The time column {moment.column!r} holds {kind} values; name one of times, or of numbers since 1970."
+        )
+    if kind.is_numeric():
         scaled = parsing.number(value) * _PER[moment.unit]
         near = scaled.between(-float(FARTHEST), float(FARTHEST)).ifelse(scaled, None)
         return parsing.floor(near + 0.5).cast("int64")

@@ -89,12 +89,15 @@ def compile_rows(schema: FeatureSchema) -> "Callable[[Columns], dict[str, NDArra
     run = program.function([read[name] for name, _ in inputs], results)
     whole = [(feature.name, feature.kind == "numeric", bool(feature.expression)) for feature in schema.features]
     encoders = [encoder(feature.encoding) if feature.encoding else None for feature in derived]
+    is_encoded = any(encoders)
     first = schema.inputs[0].name if schema.inputs else ""
 
     def derive(columns: Columns) -> dict[str, NDArray[Any]]:
         rows = len(columns[first]) if first else 0
         found = run(rows, *(listed(name, columns[name]) for name, listed in inputs))
-        lists = iter([encode(values) if encode else values for encode, values in zip(encoders, found, strict=True)])
+        if is_encoded:
+            found = [encode(values) if encode else values for encode, values in zip(encoders, found, strict=True)]
+        lists = iter(found)
         return {
             name: _array(next(lists), numeric) if is_derived else columns[name] for name, numeric, is_derived in whole
         }

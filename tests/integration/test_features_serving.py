@@ -45,6 +45,7 @@ def ratings() -> pd.DataFrame:
             "user": [draw.randrange(40) for _ in range(600)],
             "ts": [pd.Timestamp("2026-01-01") + pd.Timedelta(minutes=37 * n) for n in range(600)],
             "city": [draw.choice(cities) if n < 590 else "Quito" for n in range(600)],
+            "late": [n % 3 == 0 for n in range(600)],
             "rating": [draw.randrange(1, 100) / 10 for _ in range(600)],
         }
     ).sample(frac=1, random_state=1)
@@ -86,12 +87,13 @@ def test_windows_joins_and_encodings_are_what_the_spec_says(place):
     schema = FeatureSchema.read(place.folder / "f")
     assert {one.name: (one.type, one.kind) for one in schema.inputs} == {
         "city": ("string", "column"),
+        "late": ("boolean", "column"),
         "seen": ("number", "windowed"),
         "mean_before": ("number", "windowed"),
         "job": ("string", "joined"),
         "age": ("number", "joined"),
     }
-    assert schema.inputs[1].description == "count() of earlier rows by user, in the 2 days before ts"
+    assert schema.inputs[2].description == "count() of earlier rows by user, in the 2 days before ts"
     train_rows = place.table("train")
     rates = {city: count / len(train_rows) for city, count in train_rows["city"].value_counts().items()}
     for split in SPLITS:
@@ -151,6 +153,7 @@ def test_the_document_says_which_inputs_the_caller_looks_up(served):
         ("{encodings: {n: {column: city, how: target}}}", "'rate', 'count' or 'hash'"),
         ("{time: city, key: user, windows: {n: {value: count()}}}", "No row has a value of 'n'"),
         ("{split: {by: order}}", "'key' or 'time'"),
+        ("{time: late, split: {by: time}}", "The time column 'late' holds boolean values"),
     ],
 )
 def test_a_wrong_spec_is_refused_in_one_sentence(place, spec, said):
