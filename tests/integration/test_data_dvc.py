@@ -88,7 +88,8 @@ def test_dvc_pull_restores_a_snapshot_from_a_bucket(home, tmp_path, monkeypatch)
         run("sklearn://wine", "", {}, tmp_path / "s", "wine")
         monkeypatch.delenv("STORAGE_EMULATOR_HOST")
         monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # gRPC, which the emulator does not speak
-        config = f"['remote \"data\"']\n    url = gs://data/store/dvc\n    endpointurl = {address}\n    allow_anonymous_login = true\n"
+        options = f"    url = gs://data/store/dvc\n    endpointurl = {address}\n    allow_anonymous_login = true\n"
+        config = f"['remote \"data\"']\n{options}"
         folder = repository(tmp_path / "repository", config)
         # The pointer that the snapshot itself carries.
         same(pulled(folder, (tmp_path / "s" / "snapshot.dvc").read_bytes()), tmp_path / "s")
