@@ -5,7 +5,7 @@ values, and which so many that their number is only worth an estimate.
 """
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -23,6 +23,12 @@ _COUNTED = 2_000
 
 _NEARLY_ALL = 0.5
 """From this share of different values in a glance on, their number is estimated from it."""
+
+_AT_ONCE = 1_000
+"""Aggregates in one query."""
+
+_DISTINCT_AT_ONCE = 60
+"""Those among them that keep all different values, in some megabytes each."""
 
 _MANY = 500_000
 """From so many rows on, rules over texts of which there are few are held against these instead of the rows."""
@@ -87,11 +93,24 @@ def profile(
 
 
 def scan(connection: "duckdb.DuckDBPyConnection", aggregates: Mapping[_Key, str]) -> dict[_Key, Any]:
-    """Compute aggregates, given as SQL, in one scan of the snapshot."""
-    if not aggregates:
-        return {}
-    query = f"SELECT {', '.join(aggregates.values())} FROM {SOURCE}"
-    return dict(zip(aggregates, connection.execute(query).fetchall()[0], strict=True))
+    """Compute aggregates, given as SQL, in one scan of the snapshot: in several where it is very wide.
+
+    A thousand distinct aggregates at once take more memory than an engine has.
+    """
+    found: dict[_Key, Any] = {}
+    distinct = [key for key, text in aggregates.items() if "DISTINCT" in text]
+    plain = [key for key, text in aggregates.items() if "DISTINCT" not in text]
+    if len(aggregates) <= _DISTINCT_AT_ONCE:
+        distinct, plain = [*distinct, *plain], []
+    for batch in (*_batched(distinct, _DISTINCT_AT_ONCE), *_batched(plain, _AT_ONCE)):
+        query = f"SELECT {', '.join(aggregates[key] for key in batch)} FROM {SOURCE}"
+        found.update(zip(batch, connection.execute(query).fetchall()[0], strict=True))
+    return found
+
+
+def _batched(keys: list[_Key], size: int) -> Iterator[list[_Key]]:
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]
 
 
 def _wanted(reader: Reader, name: str, exact: bool) -> dict[str, str]:

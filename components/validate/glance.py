@@ -3,8 +3,7 @@
 What a glance says is never exact and never decides over a row; it is the same again for the same snapshot.
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,8 @@ _CELLS = 2_000_000
 _FEWEST = 200
 _TEXTS = 1_000
 
-_KINDS: tuple[Type, ...] = ("number", "timestamp", "boolean")
+_LARGE = 1e100
+"""Larger numbers are left out of correlations, which square them."""
 
 
 @dataclass(frozen=True)
@@ -61,24 +61,59 @@ def glance(connection: "duckdb.DuckDBPyConnection", table: "ir.Table", parts: Se
         table: the snapshot, for the types of its columns.
         parts: its Parquet files.
     """
-    names = [name for name in table.columns if name != ROW]
-    rows = min(ROWS, max(_FEWEST, _CELLS // len(names)))
-    texts = {name for name in names if table[name].type().is_string()}
+    kinds = {name: table[name].type() for name in table.columns if name != ROW}
+    rows = min(ROWS, max(_FEWEST, _CELLS // len(kinds)))
+    query = across(connection, parts, rows)
+    plain = ", ".join(identifier(name) for name, kind in kinds.items() if not _is_nested(kind))
+    found = connection.execute(f"SELECT {plain} FROM ({query})").fetchnumpy() if plain else {}
+    shares = _shares(connection, table, query, [name for name, kind in kinds.items() if kind.is_string()])
+    return {name: _seen(found[name], shares.get(name)) if name in found else Seen(rows, 0) for name in kinds}
+
+
+def _seen(values: Any, read_as: Mapping[Type, int] | None) -> Seen:
+    """Count in memory: a query with thousands of distinct aggregates takes gigabytes."""
+    import numpy as np
+
+    rows = np.arange(len(values))
+    if isinstance(values, np.ma.MaskedArray):
+        rows, values = rows[~np.ma.getmaskarray(values)], values.compressed()
+    if read_as is not None:
+        texts = [text for value in values if (text := value.strip(BLANK))]
+        shares = {kind: count / max(len(texts), 1) for kind, count in read_as.items()}
+        return Seen(len(texts), len(set(texts)), sum(" " in text for text in texts), shares)
+    if values.dtype == object:
+        return Seen(len(values), len(set(map(str, values))))
+    return Seen(len(values), len(np.unique(values)), trend=_trend(values, rows))
+
+
+def _trend(values: Any, rows: Any) -> float:
+    import numpy as np
+
+    numbers = values.astype("float64")
+    usable = np.abs(numbers) < _LARGE
+    numbers, rows = numbers[usable], rows[usable]
+    if len(numbers) < 2 or numbers.min() == numbers.max():
+        return 0.0
+    return float(np.corrcoef(numbers, rows)[0, 1])
+
+
+def _shares(
+    connection: "duckdb.DuckDBPyConnection", table: "ir.Table", query: str, texts: Sequence[str]
+) -> dict[str, dict[Type, int]]:
+    """How many texts of each column read as each other type."""
     readings = pieces(table, {(name, kind): value for name in texts for kind, value in _readings(table[name])})
-    counts = []
-    for name in names:
-        column = f"{ALIAS}.{identifier(name)}"
-        if table[name].type().is_string():
-            text = f"nullif(trim({column}, {literal(BLANK)}), '')"
-            counts += [f"count({text})", f"count(DISTINCT {text})", f"count_if(contains({text}, ' '))"]
-            counts += [f"count_if({readings[name, kind]})" for kind in _KINDS]
-        elif table[name].type().is_nested():
-            counts += [f"count({column})", "0", "NULL"]
-        else:
-            counts += [f"count({column})", f"count(DISTINCT {column})", _trend(column, table[name].type())]
-    numbered = f"SELECT *, row_number() OVER () AS {identifier(ROW)} FROM ({across(connection, parts, rows)})"
-    found = iter(connection.execute(f"SELECT {', '.join(counts)} FROM ({numbered}) AS {ALIAS}").fetchall()[0])
-    return {name: _seen(found, name in texts) for name in names}
+    if not readings:
+        return {}
+    counts = ", ".join(f"count_if({reading})" for reading in readings.values())
+    found = connection.execute(f"SELECT {counts} FROM ({query}) AS {ALIAS}").fetchall()[0]
+    shares: dict[str, dict[Type, int]] = {}
+    for (name, kind), count in zip(readings, found, strict=True):
+        shares.setdefault(name, {})[kind] = count
+    return shares
+
+
+def _is_nested(kind: "dt.DataType") -> bool:
+    return bool(kind.is_nested() or kind.is_json() or kind.is_binary())
 
 
 def sample_texts(
@@ -93,24 +128,6 @@ def sample_texts(
     return {
         name: [text for text in values or () if text is not None] for name, values in zip(names, found, strict=True)
     }
-
-
-def _trend(column: str, kind: "dt.DataType") -> str:
-    row = f"{ALIAS}.{identifier(ROW)}"
-    if kind.is_numeric():
-        number = f"{column}::DOUBLE"
-        return f"corr(CASE WHEN abs({number}) < 1e100 THEN {number} END, {row})"
-    return f"corr(epoch({column}), {row})" if kind.is_timestamp() or kind.is_date() else "NULL"
-
-
-def _seen(found: Iterator[Any], is_text: bool) -> Seen:
-    present, distinct = next(found), next(found)
-    if not is_text:
-        trend = next(found)
-        return Seen(present, distinct, trend=trend if trend is not None and math.isfinite(trend) else 0.0)
-    spaced = next(found)
-    shares = {kind: next(found) / max(present, 1) for kind in _KINDS}
-    return Seen(present, distinct, spaced, shares)
 
 
 def _readings(value: "ir.Value") -> "list[tuple[Type, ir.Value]]":

@@ -5,6 +5,7 @@ row into pandas. So its built-in checks are asked for their expressions, and all
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -63,16 +64,24 @@ def passes(table: "ir.Table", column: str, spec: CheckSpec) -> "ir.BooleanColumn
     return expression
 
 
+def read_by(name: str, text: str) -> tuple[str, ...]:
+    """The columns that a rule over a row reads.
+
+    Raises:
+        BadInput: it is no expression.
+    """
+    with _of_the_rules():
+        return columns_of(text, name)
+
+
 def row_rule(values: "Mapping[str, ir.Value]", name: str, text: str) -> "ir.BooleanValue":
     """A rule over a row as an expression; missing where a value that it needs is.
 
     Raises:
         BadInput: it is no expression that is true or false.
     """
-    try:
+    with _of_the_rules():
         value = compile_expression(text, values, name)
-    except BadInput as error:
-        raise BadInput(f"The data contract's rules: {str(error).removeprefix('Feature ')}") from error
     if kind_of(value) != TRUTH:
         raise BadInput(f"The data contract's rule {name!r} must be true or false for a row, and {text!r} is a value.")
     return value
@@ -109,11 +118,20 @@ def _dtype(kind: Type) -> Any:
     return kinds.get(kind, dt.Timestamp(scale=6))
 
 
+@contextmanager
+def _of_the_rules() -> Iterator[None]:
+    """Complaints of the expression language are about features unless said otherwise."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"The data contract's rules: {str(error).removeprefix('Feature ')}") from error
+
+
 def _row_check(name: str, text: str) -> Any:
     import pandera.ibis as pa
 
     def holds(data: Any) -> Any:
-        values = {column: data.table[column] for column in columns_of(text, name)}
+        values = {column: data.table[column] for column in read_by(name, text)}
         return row_rule(values, name, text).fill_null(True)
 
     return pa.Check(holds, name=name, error=text)

@@ -10,13 +10,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from components.features import parsing
-from components.features.language import columns_of
 from components.ingest.engine import ROW, identifier, literal
 from components.validate.compiled import ALIAS, pieces
 from components.validate.contract import ColumnRule, Contract
 from components.validate.counting import lists_texts
 from components.validate.durations import seconds
-from components.validate.pandera_schema import CheckSpec, checks, passes, row_rule
+from components.validate.pandera_schema import CheckSpec, checks, passes, read_by, row_rule
 from components.validate.profile import ColumnProfile, Profile
 from components.validate.reader import SOURCE, Reader
 from components.validate.unique import is_unique, repeated
@@ -58,7 +57,7 @@ def undecided(reader: Reader, contract: Contract) -> tuple[Rule, ...]:
         else:
             broken[(name,), spec.reason] = ~passes(table, column, spec)
     for name, text in contract.rules.items():
-        columns = columns_of(text, name)
+        columns = read_by(name, text)
         holds = row_rule(reader.values(columns), name, text)
         broken[columns, f"breaks {name}: {text}"] = ~holds
     return tuple(Rule(columns, reason, text) for (columns, reason), text in pieces(table, broken).items())

@@ -139,7 +139,7 @@ def run(
                 (folder / FILE).write_text(dumps(checked.contract), encoding="utf-8")
                 (folder / PROFILE).write_text(checked.profile.model_dump_json(indent=1), encoding="utf-8")
             kept = quarantine / quarantines.FILE
-            sampled = samples.write(connection, table, checked.contract, checked.profile, target, kept, sample)
+            sampled = samples.write(connection, checked.reader, checked.contract, checked.profile, target, kept, sample)
         store.write(samples.name(asked.described.version), sample.read_bytes())
         drift = reporter.report(sample, _reference(store, champion_data_version, Path(aside)), contract, report)
     return Validation(

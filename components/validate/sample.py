@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.ingest.engine import ROW, identifier, literal, sql, write_parquet
+from components.ingest.engine import ROW, identifier, literal, write_parquet
 from components.validate.contract import Contract
-from components.validate.profile import Profile, typed
+from components.validate.profile import Profile
+from components.validate.reader import SOURCE, Reader
 
 if TYPE_CHECKING:
     import duckdb
-    import ibis.expr.types as ir
 
 LARGEST = 20_000
 _CELLS = 4_000_000
@@ -32,7 +32,7 @@ def name(data_version: str) -> str:
 
 def write(
     connection: "duckdb.DuckDBPyConnection",
-    table: "ir.Table",
+    reader: Reader,
     contract: Contract,
     counted: Profile,
     target: str,
@@ -44,14 +44,13 @@ def write(
     Each class of the target keeps its share. Rows come from all over the snapshot and are chosen by the hash of their
     number, so the same snapshot has the same sample on any machine. Quarantined rows are left out.
     """
-    types = {column: rule.type for column, rule in contract.columns.items()}
     row = identifier(ROW)
     kept = f"SELECT row FROM read_parquet({literal(quarantined)})"
     (bad,) = connection.execute(f"SELECT count(*) FROM ({kept})").fetchall()[0]
-    parsed = sql(table.select(ROW, **{column: typed(table[column], kind) for column, kind in types.items()}))
+    parsed = ", ".join(_parsed(reader, name) for name in contract.columns)
     good = f" WHERE {row} NOT IN ({kept})" if bad else ""
-    connection.execute(f"CREATE OR REPLACE VIEW typed AS SELECT * FROM ({parsed}){good}")
-    select, largest = f"SELECT * EXCLUDE ({row}) FROM typed", max(1, min(LARGEST, _CELLS // len(types)))
+    connection.execute(f"CREATE OR REPLACE VIEW typed AS SELECT {row}, {parsed} FROM {SOURCE}{good}")
+    select, largest = f"SELECT * EXCLUDE ({row}) FROM typed", max(1, min(LARGEST, _CELLS // len(contract.columns)))
     stratum = identifier(target) if counted.columns[target].distinct <= _CLASSES else "1"
     classes = connection.execute(f"SELECT {stratum}, count(*) FROM typed GROUP BY 1 ORDER BY 2, 1").fetchall()
     total = sum(count for _, count in classes)
@@ -69,6 +68,13 @@ def write(
         f"ORDER BY {row} LIMIT {largest}",
         path,
     )
+
+
+def _parsed(reader: Reader, name: str) -> str:
+    value = reader.value(name)
+    if reader.types[name] in ("integer", "number"):
+        value = f"{value}::DOUBLE"
+    return f"{value} AS {identifier(name)}"
 
 
 def _places(rows: int, wanted: int) -> str:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from components.errors import BadInput
-from components.features.language import columns_of
 from components.store import Store, contract_name
 from components.validate.contract import Contract, dumps, loads
-from components.validate.pandera_schema import row_rule
+from components.validate.pandera_schema import read_by, row_rule
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -101,7 +100,7 @@ def check(contract: Contract, where: str) -> None:
         return
     values = _values(contract)
     for name, text in contract.rules.items():
-        unknown = [column for column in columns_of(text, name) if column not in values]
+        unknown = [column for column in read_by(name, text) if column not in values]
         if unknown:
             raise BadInput(f"{where}: the rule {name!r} reads {unknown[0]!r}, which is not among its columns.")
         row_rule(values, name, text)
