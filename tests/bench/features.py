@@ -4,16 +4,17 @@ Rolling 7-day count and mean per user (strictly before the row), share of the tr
 back, split by a hash of the user, three Parquet files. Every contender runs in a process of its own.
 """
 
-import json
+import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.bench.tables import bench_data, orders_parquet
 
@@ -74,29 +75,39 @@ def prepared(rows: int) -> Path:
     return folder
 
 
-def _apart(name: str, folder: Path) -> dict[str, float]:
-    """Run a contender in its own process; its seconds and its peak memory in bytes (of all its processes)."""
+def _apart(name: str, folder: Path) -> dict[str, Any]:
+    """Run a contender in its own process; its seconds, and the peak memory in bytes of it and its children."""
     code = f"from tests.bench.features import contend; contend({name!r}, {str(folder)!r})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"killed by signal {-done.returncode}"]
-        return {"failed": said[-1][:80]}  # type: ignore[dict-item]
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        started = psutil.Popen([sys.executable, "-c", code], stdout=out, stderr=err)
+        peak = 0
+        while started.poll() is None:
+            peak = max(peak, _memory(started))
+            time.sleep(0.05)
+        out.seek(0)
+        err.seek(0)
+        if started.returncode:
+            said = err.read().strip().splitlines() or [f"killed by signal {-started.returncode}"]
+            return {"failed": said[-1][:80]}
+        return {"seconds": float(out.read().split()[-1]), "peak": peak}
+
+
+def _memory(process: psutil.Process) -> int:
+    total = 0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += one.memory_info().rss
+    return total
 
 
 def contend(name: str, folder: str) -> None:
-    """Run one contender here, and print what it took."""
-    import resource
-
+    """Run one contender here, and print how many seconds it took."""
     out = Path(folder) / f"out-{name}"
     shutil.rmtree(out, ignore_errors=True)
     run, work = CONTENDERS[name], Path(folder)
     started = time.perf_counter()
     run(work, out)
-    seconds = time.perf_counter() - started
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
-    print(json.dumps({"seconds": seconds, "peak": peak}))
+    print(time.perf_counter() - started)
 
 
 def _ours(folder: Path, out: Path, engine: str = "duckdb") -> None:
