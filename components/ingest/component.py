@@ -61,7 +61,8 @@ def resolve(
             mysql://, sqlite://, kafka://, a Delta table, or sklearn://breast_cancer, wine, digits, diabetes.
         model_name: Name of the model and its service; empty names it after the source.
         read_options: How to read it, where the files do not say it: format, delimiter, header, names, quote, escape,
-            skip, null_values, encoding, date_format, timestamp_format, types.
+            skip, null_values, encoding, date_format, timestamp_format, types; of a database table or query; of
+            Kafka value; and what to do with personal_data.
         plan: The rollout's steps and margins, checked here so that a wrong one does not cost a training.
         deployment: Where and how to serve; checked likewise.
         load: What the staged server must withstand; checked likewise.

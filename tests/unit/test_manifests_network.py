@@ -1,5 +1,8 @@
 """Who reaches whom in the rendered overlays."""
 
+import json
+import os
+
 import pytest
 
 from tests import manifests
@@ -140,3 +143,18 @@ def test_a_namespace_of_ours_is_closed_by_default(name: str) -> None:
         if one["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     }
     assert closed >= {"mlflow", "models", "models-staging"}
+
+
+def test_runs_reach_databases_and_kafka_only_where_the_component_for_data_sources_is(tmp_path):
+    parts = {"resources": ["base"], "components": ["components/data-sources"]}
+    relative = {
+        kind: [os.path.relpath(manifests.FOLDER / part, tmp_path.resolve()) for part in names]
+        for kind, names in parts.items()
+    }
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(relative))
+    opened = manifests.of_kind(manifests.rendered(str(tmp_path)), "NetworkPolicy")
+    closed = manifests.of_kind(manifests.rendered(str(manifests.FOLDER / "base")), "NetworkPolicy")
+    for port in (3306, 5432, 9000, 9092):
+        assert connects(opened, RUN, End(address="10.1.2.3"), port), port
+        assert not connects(closed, RUN, End(address="10.1.2.3"), port), port
+        assert not connects(opened, TRAINING, End(address="10.1.2.3"), port), port
