@@ -8,6 +8,7 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from components.files import whole_file, write_json
 from components.validate.contract import Contract
 from components.validate.profile import FILE as PROFILE
 from components.validate.profile import Profile
+from components.validate.summary import insert, section
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +27,9 @@ WIDEST = 40
 _CATEGORIES = 255
 
 
-def write(sample: Path, reference: Path | None, contract_folder: Path, path: Path) -> dict[str, int] | None:
+def write(
+    sample: Path, reference: Path | None, contract_folder: Path, path: Path, found: Mapping[str, Any]
+) -> dict[str, int] | None:
     """Write the report as one HTML file.
 
     Args:
@@ -33,6 +37,7 @@ def write(sample: Path, reference: Path | None, contract_folder: Path, path: Pat
         reference: the champion's sample, if there is one.
         contract_folder: the validate step's output, which says what the columns are.
         path: the file to write.
+        found: what the check found; see :func:`components.validate.summary.section`.
 
     Returns:
         How many columns were compared and how many drifted, if there is a reference.
@@ -47,6 +52,8 @@ def write(sample: Path, reference: Path | None, contract_folder: Path, path: Pat
     snapshot = _evaluated(current, before, columns, contract)
     with whole_file(path) as aside:
         snapshot.save_html(str(aside))
+        page = insert(aside.read_text(encoding="utf-8"), section(contract, profile, found))
+        aside.write_text(page, encoding="utf-8")
     return None if before is None else {"columns": len(columns), "drifted": _drifted(snapshot.dict())}
 
 
@@ -95,8 +102,8 @@ def _drifted(content: dict[str, Any]) -> int:
 def main() -> None:
     """Import evidently, then wait for one request (JSON) on standard input, and write the report.
 
-    The request has ``sample``, ``reference`` (or null), ``contract``, ``path`` and ``result``, where the drift is
-    written as JSON. An end of input without a request means that there is nothing to report.
+    The request has ``sample``, ``reference`` (or null), ``contract``, ``path``, ``found`` and ``result``, where the
+    drift is written as JSON. An end of input without a request means that there is nothing to report.
     """
     gc.disable()  # 4.3 s of import become 3.6 s; the process is short
     import evidently.presets  # noqa: F401  the import is what this waits for
@@ -106,7 +113,9 @@ def main() -> None:
         return
     request = json.loads(line)
     reference = Path(request["reference"]) if request["reference"] else None
-    drift = write(Path(request["sample"]), reference, Path(request["contract"]), Path(request["path"]))
+    drift = write(
+        Path(request["sample"]), reference, Path(request["contract"]), Path(request["path"]), request["found"]
+    )
     write_json(Path(request["result"]), drift)
     sys.stdout.flush()
     sys.stderr.flush()

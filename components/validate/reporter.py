@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Reporter:
             self._process.kill()
         self._process.communicate()
 
-    def report(self, sample: Path, reference: Path | None, contract: Path, path: Path) -> Drift | None:
+    def report(
+        self, sample: Path, reference: Path | None, contract: Path, path: Path, found: Mapping[str, Any]
+    ) -> Drift | None:
         """Have the report written to ``path``; see :func:`components.validate.report.write`.
 
         Raises:
@@ -50,6 +54,7 @@ class Reporter:
             "reference": str(reference.absolute()) if reference else None,
             "contract": str(contract.absolute()),
             "path": str(path.absolute()),
+            "found": dict(found),
             "result": str(result.absolute()),
         }
         self._process.communicate(json.dumps(request) + "\n")

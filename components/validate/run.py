@@ -141,7 +141,14 @@ def run(
             kept = quarantine / quarantines.FILE
             sampled = samples.write(connection, checked.reader, checked.contract, checked.profile, target, kept, sample)
         store.write(samples.name(asked.described.version), sample.read_bytes())
-        drift = reporter.report(sample, _reference(store, champion_data_version, Path(aside)), contract, report)
+        added = [change.column for change in checked.changes if change.change == "added"]
+        drift = reporter.report(
+            sample,
+            _reference(store, champion_data_version, Path(aside)),
+            contract,
+            report,
+            {"quarantined": found.rows, "broken": found.broken, "added": added},
+        )
     return Validation(
         rows=checked.profile.rows,
         quarantined=found.rows,

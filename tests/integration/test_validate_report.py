@@ -13,9 +13,9 @@ from components.validate.reporter import Reporter
 from components.validate.run import run
 
 
-def make(path, shift: int) -> None:
+def make(path, shift: int, name: str = "'c' || i") -> None:
     query = f"""
-        SELECT 'c' || i AS id, (i * 37) % 101 + {shift} AS amount, ['a', 'b', 'c'][i % 3 + 1] AS plan,
+        SELECT {name} AS id, (i * 37) % 101 + {shift} AS amount, ['a', 'b', 'c'][i % 3 + 1] AS plan,
                i % 2 = 0 AS active, NULL AS nothing, i % 5 = 0 AS churn
         FROM range(600) t(i)"""
     duckdb.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet)")
@@ -29,18 +29,20 @@ def test_the_report_shows_the_data_and_its_drift_from_the_champions(tmp_path, mo
     first = run(tmp_path / "s", "d", "churn", 0.05, "gone", *outputs)
     assert first.drift is None
     assert "amount" in outputs[2].read_text()
-    make(tmp_path / "new.parquet", 40)
+    make(tmp_path / "new.parquet", 40, "'c' || greatest(i, 1)")
     ingest(str(tmp_path / "new.parquet"), "", {}, tmp_path / "s")
     second = run(tmp_path / "s", "d", "churn", 0.5, champion, *outputs)
     assert second.drift is not None
     assert (second.drift.columns, second.drift.drifted) == (4, 1)
-    assert "drift" in outputs[2].read_text().lower()
+    page = outputs[2].read_text()
+    assert "drift" in page.lower()
+    assert page.index("Broken: <b>id occurs more than once") < page.index("Empty columns: nothing") < len(page) / 10
 
 
 def test_a_report_that_fails_fails_the_step(tmp_path):
     (tmp_path / "sample.parquet").write_bytes(b"")
     with pytest.raises(RuntimeError, match="failed with code 1"), Reporter() as reporter:
-        reporter.report(tmp_path / "sample.parquet", None, tmp_path, tmp_path / "r.html")
+        reporter.report(tmp_path / "sample.parquet", None, tmp_path, tmp_path / "r.html", {})
     assert not (tmp_path / "r.html").exists()
 
 
