@@ -10,7 +10,7 @@ import duckdb
 
 from components.errors import BadInput
 from components.files import is_full
-from components.ingest.text import wrong_encoding
+from components.ingest.text import too_long, wrong_encoding
 
 UNFIT = "a value is no longer what its column was taken for"
 """What a query raises (with DuckDB's ``error``) about a value that a cast would alter."""
@@ -20,7 +20,7 @@ _OURS = (duckdb.InternalException, duckdb.ParserException, duckdb.CatalogExcepti
 """What no file is to blame for."""
 
 
-_DAMAGE = ("ZSTD", "Snappy", "snappy", "LZ4", "Brotli", "decompress", "Out of buffer", "page", "Page", "Invalid")
+_DAMAGE = ("ZSTD", "Snappy", "snappy", "LZ4", "Brotli", "decompress", "Out of buffer", "page", "Page")
 """Words of DuckDB's complaints about the inside of a Parquet file."""
 
 
@@ -61,7 +61,11 @@ def explain(message: str, files: Sequence[Fetched]) -> str:
     line = re.search(r"CSV Error on Line: (\d+)|in line (\d+)", message)
     number = next((int(found) for found in line.groups() if found), 0) if line else 0
     where = f"{name}, line {number}" if number else name
-    return _of_text(message, name, number, where) or _of_binary(message, name) or _of_value(message, where)
+    if "Malformed JSON" in message:  # DuckDB counts one too many there
+        number -= 1
+        where = f"{name}, line {number}"
+    of_value = _of_value(message, where)
+    return of_value or _of_text(message, name, number, where) or _of_binary(message, name) or _other(message, where)
 
 
 def _of_text(message: str, name: str, number: int, where: str) -> str:
@@ -73,9 +77,10 @@ def _of_text(message: str, name: str, number: int, where: str) -> str:
         return wrong_encoding(name, number) if number else f"{name} holds text that is not UTF-8; save it as UTF-8."
     if "unterminated quote" in message:
         return f"{where}: a quoted value starts here and never ends; close the quote."
-    if "Maximum line size" in message or "maximum_object_size" in message:
-        most = "2 MB" if "Maximum line size" in message else "16 MB"
-        return f"{where}: a line is longer than {most}; is it really a table?"
+    if "Maximum line size" in message or "does not support a full read" in message:
+        return too_long(where, "2 MB")
+    if "maximum_object_size" in message:
+        return too_long(where, "16 MB")
     if "reached an invalid state" in message:
         return f"{where}: its lines end in different ways, or a value has a line break without quotes; write it anew."
     if "Malformed JSON" in message:
@@ -107,6 +112,7 @@ def _of_binary(message: str, name: str) -> str:
 
 
 def _of_value(message: str, where: str) -> str:
+    """About a value that does not fit; empty if it is about something else."""
     pattern = re.search(r'Could not parse string "(.*?)" according to format specifier "(.*?)"', message, re.DOTALL)
     if pattern:
         return f"{where}: {pattern[1]!r} is not written as {pattern[2]}; mend it or choose another format."
@@ -121,6 +127,10 @@ def _of_value(message: str, where: str) -> str:
             f"Numbers in column {rounded[1].splitlines()[0]!r} are too long for the fractions that other files have "
             "there; make the files alike."
         )
+    return ""
+
+
+def _other(message: str, where: str) -> str:
     return f"{where} cannot be read: {_first_line(message)}"
 
 

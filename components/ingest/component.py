@@ -180,7 +180,7 @@ def ingest(
     from components.step import step
 
     with step("ingest") as current:
-        made = run(source_uri, source_version, read_options, Path(snapshot.path), dataset)
+        made = run(source_uri, source_version, read_options, Path(snapshot.path), dataset, current.progress)
         snapshot.metadata.update(
             version=made.version,
             source_uri=source_uri,
@@ -190,4 +190,4 @@ def ingest(
             schema={column.name: column.type for column in made.columns},
             missing={column.name: column.nulls for column in made.columns if column.nulls},
         )
-        current.fact = f"{made.rows:,} rows, {len(made.columns)} columns, version {made.version[:12]}"
+        current.fact = f"{made.rows:,} rows, {len(made.columns)} columns, version {made.version[:12]}{made.taken}"

@@ -54,6 +54,13 @@ def casts(types: Mapping[str, str], *, patterns_only: bool) -> Casts:
     return Casts(replaced, " AND ".join(fits))
 
 
+def tolerant(kind: str, column: str) -> str:
+    """SQL that is true of the texts that mean what a type's value means; empty where DuckDB's own cast says it."""
+    if kind == "BIGINT":
+        return f"coalesce(TRY_CAST({column} AS BIGINT)::VARCHAR = trim({column}, ' +'), {column} IS NULL)"
+    return _fit(kind, column)
+
+
 def _fit(kind: str, column: str) -> str:
     """SQL that is true of the texts that a cast keeps as they are, false of others and null of null."""
     if kind == "BIGINT":

@@ -1,6 +1,7 @@
 """A second look at the bytes while DuckDB reads them: digests, and damage that DuckDB does not see.
 
-DuckDB takes a zstd file that is cut off for a shorter one, and does not compare the checksum at a gzip file's end.
+DuckDB takes a zstd file that is cut off for a shorter one, does not compare the checksum at a gzip file's end, and
+leaves out a last line that is longer than its buffers.
 """
 
 import gzip
@@ -13,8 +14,10 @@ from typing import Any, BinaryIO
 
 from components.errors import BadInput
 from components.ingest.options import Format, ReadOptions, compression
+from components.ingest.text import LINE, too_long
 
 _BLOCK = 1 << 20
+_JSON_LINE = 16_000_000
 
 
 class _Hashed(io.RawIOBase):
@@ -59,7 +62,8 @@ def read_through(path: Path, name: str, kind: Format, options: ReadOptions, *, d
     with path.open("rb", buffering=0) as plain:
         stream = _Hashed(plain, sha256)
         if text:
-            _look(_unpacked(stream, packed, name), name, options)
+            most = _JSON_LINE if kind == "jsonl" else LINE
+            _look(_unpacked(stream, packed, name), name, most, options)
         while stream.read(_BLOCK):
             pass
     return f"sha256:{sha256.hexdigest()}" if sha256 else ""
@@ -76,10 +80,13 @@ def unpack(path: Path, name: str, out: Path) -> None:
             written.write(block)
 
 
-def _look(blocks: Iterator[bytes], name: str, options: ReadOptions) -> None:
-    """Text has no NUL bytes; where there are some, it is what a crash or a broken disk left."""
+def _look(blocks: Iterator[bytes], name: str, most: int, options: ReadOptions) -> None:
+    """Text has no NUL bytes, which are what a crash or a broken disk leaves, and no endless lines.
+
+    DuckDB leaves a last line out without a word if it is longer than one of its buffers.
+    """
     wide = options.encoding == "utf-16"
-    before = 0
+    before = line = 0
     for block in blocks:
         if not wide and (place := block.find(b"\x00")) >= 0:
             raise BadInput(
@@ -87,6 +94,10 @@ def _look(blocks: Iterator[bytes], name: str, options: ReadOptions) -> None:
                 "them; write it again."
             )
         before += len(block)
+        last = max(block.rfind(b"\n"), block.rfind(b"\r"))
+        line = line + len(block) if last < 0 else len(block) - last - 1
+        if line > most + _BLOCK:
+            raise BadInput(too_long(name, f"{most // 10**6} MB"))
 
 
 def _unpacked(stream: _Hashed, packed: str, name: str) -> Iterator[bytes]:

@@ -72,6 +72,8 @@ class Maker:
             pool: for what goes on beside; at least two threads.
             report: takes lines of progress.
         """
+        # With thousands of columns it takes the square of their number; and copying has no use for it.
+        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
         self._connection = connection
         self._source = source
         self._groups = groups
@@ -216,13 +218,12 @@ class Maker:
         full = [file for file in files if self._form(file, thorough=False) is not None]
         try:
             piece = self._written(full, group, part) if full else None
-        except BadInput:
-            packed = [one for file, one in zip(files, looked, strict=True) if compression(file.name) != "none"]
-            self._digest(packed)  # what is wrong with a damaged file is only said there
-            raise
-        finally:
+        except BaseException as error:
+            if isinstance(error, BadInput):  # what is wrong with a damaged file is only said there
+                self._digest([one for file, one in zip(files, looked, strict=True) if compression(file.name) != "none"])
             for one in looked:
                 one.cancel()
+            raise
         self._digest(looked)
         return piece
 

@@ -10,10 +10,13 @@ from components.errors import BadInput
 from components.ingest import parquet, partitions
 from components.ingest.complaints import Fetched, sentences
 from components.ingest.engine import identifier, literal
-from components.ingest.exact import casts
+from components.ingest.exact import casts, tolerant
 from components.ingest.form import EMPTY, Form, Unlike, join
 from components.ingest.options import Format, ReadOptions, compression
 from components.ingest.text import check_names, dialect, head
+
+_AT_ONCE = 1_000
+"""Columns that are looked into by one query."""
 
 _SAMPLE = 20480
 """Rows at the start of a file that are looked at for column types."""
@@ -172,31 +175,43 @@ class Reader:
                 name: "VARCHAR" if kind == "HUGEINT" else f"{kind}|{patterns[kind]}" if patterns.get(kind) else kind
                 for name, kind in zip(names, kinds, strict=True)
             }
-            return {**types, **dict.fromkeys(self._blank(connection, file, types, delimiter, thorough), EMPTY)}
+            return {**types, **self._looked(connection, file, types, delimiter, thorough)}
         except duckdb.Error:  # irregular: reading it as text will say in which line
             return text
 
-    def _blank(
+    def _looked(
         self,
         connection: duckdb.DuckDBPyConnection,
         file: Fetched,
         types: dict[str, str],
         delimiter: str,
         thorough: bool,
-    ) -> list[str]:
-        """The columns of text in which there is no value where types were looked for."""
-        texts = [name for name, kind in types.items() if kind == "VARCHAR"]
-        if not texts:
-            return []
+    ) -> dict[str, str]:
+        """The types of columns about which DuckDB is too generous.
+
+        Those of text in which there is no value where types were looked for; and, of all values, those that its casts
+        would alter.
+        """
+        right = {name: f"count({identifier(name)}) > 0" for name, kind in types.items() if kind == "VARCHAR"}
+        if thorough:
+            fits = {name: tolerant(kind, identifier(name)) for name, kind in types.items()}
+            right.update({name: f"coalesce(bool_and({fit}), true)" for name, fit in fits.items() if fit})
+        if not right:
+            return {}
         as_text = _mapping(dict.fromkeys(types, "VARCHAR"))
         source = (
             f"read_csv({literal(file.path)}, auto_detect = false, columns = {as_text}, "
             f"{self._dialect(delimiter, compression(file.name))}, hive_partitioning = false)"
         )
-        looked = source if thorough else f"(FROM {source} LIMIT {_SAMPLE})"
-        counts = ", ".join(f"count({identifier(name)})" for name in texts)
-        (found,) = connection.execute(f"SELECT {counts} FROM {looked}").fetchall()
-        return [name for name, count in zip(texts, found, strict=True) if not count]
+        rows = source if thorough else f"(FROM {source} LIMIT {_SAMPLE})"
+        looked: dict[str, bool] = {}
+        names = list(right)
+        for some in (names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)):
+            (found,) = connection.execute(f"SELECT {', '.join(right[name] for name in some)} FROM {rows}").fetchall()
+            looked.update(zip(some, found, strict=True))
+        return {
+            name: EMPTY if types[name] == "VARCHAR" else "VARCHAR" for name, is_right in looked.items() if not is_right
+        }
 
     def _json(self, connection: duckdb.DuckDBPyConnection, file: Fetched) -> Form:
         """Every object is looked at: a key may come for the first time in the last one."""
@@ -205,6 +220,9 @@ class Reader:
             f"compression = {literal(compression(file.name))}, hive_partitioning = false)"
         )
         described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+        if [name for name, *_ in described] == ["json"]:  # so many keys that DuckDB takes them for data
+            keys = f"{source[:-1]}, map_inference_threshold = -1)"
+            described = connection.execute(f"DESCRIBE SELECT * FROM {keys}").fetchall()
         types = {name: kind for name, kind, *_ in described}
         mixed = [name for name, kind in types.items() if kind == "JSON"]
         if mixed:  # values of several kinds, or none at all

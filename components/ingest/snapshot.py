@@ -125,6 +125,14 @@ class Snapshot(_Frozen):
     personal: tuple[PersonalColumn, ...] = ()
     reused: Reused | None = None
 
+    @property
+    def taken(self) -> str:
+        """What was taken over, as the end of a sentence; empty if nothing was."""
+        if self.reused is None:
+            return ""
+        unchanged = f"{self.reused.files} of {len(self.files)} files unchanged"
+        return f"; {unchanged}, taken from version {self.reused.version[:12]}"
+
 
 def read(folder: Path) -> Snapshot:
     """Read ``snapshot.json``.

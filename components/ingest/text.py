@@ -80,7 +80,7 @@ def dialect(path: Path, name: str, options: ReadOptions, kind: Format) -> Dialec
     for _ in range(options.skip):
         text = re.split("\r\n|\n|\r", text, maxsplit=1)[-1]
     if _longest_start(text) >= LINE:
-        raise BadInput(f"{name}: its first line is longer than {LINE:,} characters; is it really a text table?")
+        raise BadInput(too_long(f"{name}, line 1", "2 MB"))
     delimiter = options.delimiter or ("\t" if kind == "tsv" else _likely_delimiter(text, options))
     first = _first_record(text, delimiter, options)
     if first is None or not any(value.strip() for value in first):
@@ -136,9 +136,16 @@ def _raw(path: Path, name: str) -> bytes:
     except (gzip.BadGzipFile, OSError) as error:
         if "runcated" in str(error):
             raise BadInput(f"{name} is cut off: its zstd stream ends too early; copy it again.") from error
+        if isinstance(error, gzip.BadGzipFile) and _starts_with(path, b"\x1f\x8b"):
+            raise BadInput(f"{name} is damaged: its gzip stream cannot be unpacked; copy it again.") from error
         if isinstance(error, gzip.BadGzipFile) or lower.endswith(".zst"):
             raise BadInput(f"{name} is not compressed as its suffix says; rename it or copy it again.") from error
         raise
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(magic)) == magic
 
 
 def _decoded(raw: bytes, name: str, options: ReadOptions) -> str:
@@ -158,6 +165,11 @@ def wrong_encoding(name: str, line: int) -> str:
         f"{name}, line {line}: not UTF-8 text; save the file as UTF-8, or if all of it is in another encoding say so "
         'with read_options {"encoding": "latin-1"}.'
     )
+
+
+def too_long(where: str, most: str) -> str:
+    """The sentence for a line that no table has."""
+    return f"{where}: a line is longer than {most}; is it really a table?"
 
 
 def _likely_delimiter(text: str, options: ReadOptions) -> str:
