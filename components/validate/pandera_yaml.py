@@ -26,8 +26,11 @@ def write(contract: Contract) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that rules over rows are left out: the comments say it
         text: str = to_yaml(schema(contract))
+    text = text.replace("dtype: timestamp(6)\n", "dtype: null\n")
     left = [f"rule {name}: {rule}" for name, rule in contract.rules.items()]
     words = ("max_age", "max_ahead", "max_missing", "max_share")
+    # pandera reads no dtype of a timestamp that fits the columns of DuckDB.
+    left += [f"{name}: type timestamp" for name, rule in contract.columns.items() if rule.type == "timestamp"]
     left += [
         f"{name}: {word} {getattr(rule, word)}"
         for name, rule in contract.columns.items()
@@ -59,6 +62,8 @@ def read(text: str, dataset: str, where: str) -> Contract:
 
 
 def _rule(name: str, column: Any, where: str) -> ColumnRule:
+    if column.dtype is None:
+        raise BadInput(f"{where}: {name} has no dtype; give it one, such as int64, float64, string, bool or datetime.")
     fields: dict[str, Any] = {"type": _type(column), "nullable": column.nullable, "unique": bool(column.unique)}
     for check in column.checks:
         words = _FIELDS.get(check.name)
