@@ -21,11 +21,11 @@ class Exchange:
         Raises:
             BadInput: it cannot be one.
         """
-        import fsspec
+        from components.store import file_system
 
         self.uri = uri.rstrip("/")
         try:
-            self._store, self._root = fsspec.core.url_to_fs(self.uri)
+            self._store, self._root = file_system(self.uri)
         except (ImportError, ValueError) as error:
             raise BadInput(f"Work in several pods cannot use {uri}: {error}; set SLUICEWAY_STORE.") from error
 

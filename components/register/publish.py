@@ -66,9 +66,9 @@ def _to_store(bundle: Path, name: str) -> str:
         with whole_folder(folder.absolute() / name) as aside:
             shutil.copytree(bundle, aside, dirs_exist_ok=True)
         return (folder.absolute() / name).as_uri()
-    import fsspec
+    from components.store import file_system
 
-    files, root = fsspec.core.url_to_fs(f"{store.rstrip('/')}/{name}")
+    files, root = file_system(f"{store.rstrip('/')}/{name}")
     files.put(f"{bundle}/", f"{root}/", recursive=True)
     return f"{store.rstrip('/')}/{name}"
 

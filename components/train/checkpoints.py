@@ -161,10 +161,10 @@ class StoredCheckpoints:
         return bytes(store.cat_file(path)) if store.exists(path) else None
 
     def _store(self) -> tuple[Any, str]:
-        import fsspec
+        from components.store import file_system
 
         try:
-            store, path = fsspec.core.url_to_fs(self._uri)
+            store, path = file_system(self._uri)
         except (ImportError, ValueError) as error:
             raise BadInput(f"Checkpoints cannot be kept at {self._uri}: {error}.") from error
         return store, str(path)
