@@ -26,6 +26,8 @@ BENCHES = (
     "serving_soak",
     "gcs_download",
     "features",
+    "ingest",
+    "ingest_linear",
 )
 PACKAGES = (
     "kfp",
