@@ -24,11 +24,11 @@ _COUNTED = 2_000
 _NEARLY_ALL = 0.5
 """From this share of different values in a glance on, their number is estimated from it."""
 
-_AT_ONCE = 1_000
+_AT_ONCE = 2_000
 """Aggregates in one query."""
 
-_DISTINCT_AT_ONCE = 60
-"""Those among them that keep all different values, in some megabytes each."""
+_WIDE = 100
+"""In a table of more columns numbers of different values are estimated; exact counts take megabytes each."""
 
 _MANY = 500_000
 """From so many rows on, rules over texts of which there are few are held against these instead of the rows."""
@@ -93,16 +93,13 @@ def profile(
 
 
 def scan(connection: "duckdb.DuckDBPyConnection", aggregates: Mapping[_Key, str]) -> dict[_Key, Any]:
-    """Compute aggregates, given as SQL, in one scan of the snapshot: in several where it is very wide.
-
-    A thousand distinct aggregates at once take more memory than an engine has.
-    """
+    """Compute aggregates, given as SQL, in one scan of the snapshot: in several where it is very wide."""
     found: dict[_Key, Any] = {}
     distinct = [key for key, text in aggregates.items() if "DISTINCT" in text]
     plain = [key for key, text in aggregates.items() if "DISTINCT" not in text]
-    if len(aggregates) <= _DISTINCT_AT_ONCE:
+    if len(aggregates) <= _WIDE:
         distinct, plain = [*distinct, *plain], []
-    for batch in (*_batched(distinct, _DISTINCT_AT_ONCE), *_batched(plain, _AT_ONCE)):
+    for batch in (*_batched(distinct, _WIDE), *_batched(plain, _AT_ONCE)):
         query = f"SELECT {', '.join(aggregates[key] for key in batch)} FROM {SOURCE}"
         found.update(zip(batch, connection.execute(query).fetchall()[0], strict=True))
     return found
@@ -131,10 +128,15 @@ def _wanted(reader: Reader, name: str, exact: bool) -> dict[str, str]:
     if kind == "string" and (seen.distinct <= LISTED or lists_texts(reader, name)):
         counts["values"] = f"list(DISTINCT {value}) FILTER ({value} IS NOT NULL)"
     elif seen.distinct <= LISTED or (repeats and seen.distinct <= _COUNTED):
-        counts["distinct"] = f"count(DISTINCT {value})"
+        counting = "approx_count_distinct(" if _is_wide(reader) and not exact else "count(DISTINCT "
+        counts["distinct"] = f"{counting}{value})"
     elif exact or repeats:
         counts["distinct"] = f"approx_count_distinct({value})"
     return counts
+
+
+def _is_wide(reader: Reader) -> bool:
+    return len(reader.types) > _WIDE
 
 
 def _column(reader: Reader, name: str, found: Mapping[str, Any]) -> ColumnProfile:
