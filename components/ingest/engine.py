@@ -2,7 +2,7 @@
 
 import errno
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,11 @@ def identifier(name: str) -> str:
 def literal(value: str | Path) -> str:
     """Quote a text for SQL."""
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def mapping(values: Mapping[str, str]) -> str:
+    """Quote texts by name for SQL, as a struct."""
+    return "{" + ", ".join(f"{literal(name)}: {literal(value)}" for name, value in values.items()) + "}"
 
 
 def table(connection: duckdb.DuckDBPyConnection, view: str) -> "ir.Table":

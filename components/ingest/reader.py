@@ -1,19 +1,18 @@
 """Source files as DuckDB queries: what columns they have, and the SELECT that reads them."""
 
-import json
 from collections.abc import Sequence
 from itertools import groupby
 
 import duckdb
 
 from components.errors import BadInput
-from components.ingest import parquet, partitions
+from components.ingest import jsonlines, parquet, partitions
 from components.ingest.complaints import Fetched, sentences
-from components.ingest.engine import identifier, literal
+from components.ingest.engine import identifier, literal, mapping
 from components.ingest.exact import casts, tolerant
 from components.ingest.form import EMPTY, Form, Unlike, join
 from components.ingest.options import Format, ReadOptions, compression
-from components.ingest.text import check_names, dialect, head
+from components.ingest.text import check_names, dialect
 
 _AT_ONCE = 1_000
 """Columns that are looked into by one query."""
@@ -63,9 +62,9 @@ class Reader:
         if self.kind in ("csv", "tsv"):
             found = self._delimited(connection, file, thorough)
         elif self.kind == "jsonl":
-            _check_json(file, self._options)
+            jsonlines.check(file, self._options)
             with sentences([file]):
-                found = self._json(connection, file)
+                found = jsonlines.form(connection, file)
         else:
             with sentences([file]):
                 found = parquet.form(connection, file)
@@ -118,7 +117,7 @@ class Reader:
         return " UNION ALL ".join(one(list(run), packed, form, known) for packed, run in runs)
 
     def _json_query(self, files: list[Fetched], packed: str, form: Form, known: bool) -> str:
-        columns = _mapping({**_plain(form.types), **self._options.types})
+        columns = mapping({**_plain(form.types), **self._options.types})
         return (
             f"SELECT {self._columns(files)} FROM read_json({_list(files)}, format = 'newline_delimited', "
             f"columns = {columns}, compression = {literal(packed)}, {self._hive()})"
@@ -130,7 +129,7 @@ class Reader:
         found = casts(
             {name: kind for name, kind in types.items() if name not in chosen or "|" in kind}, patterns_only=known
         )
-        read = _mapping({**types, **dict.fromkeys(found.replaced, "VARCHAR")})
+        read = mapping({**types, **dict.fromkeys(found.replaced, "VARCHAR")})
         replaced = ", ".join(f"{cast} AS {identifier(name)}" for name, cast in found.replaced.items())
         return (
             f"SELECT {self._columns(files, replaced)} "
@@ -198,7 +197,7 @@ class Reader:
             right.update({name: f"coalesce(bool_and({fit}), true)" for name, fit in fits.items() if fit})
         if not right:
             return {}
-        as_text = _mapping(dict.fromkeys(types, "VARCHAR"))
+        as_text = mapping(dict.fromkeys(types, "VARCHAR"))
         source = (
             f"read_csv({literal(file.path)}, auto_detect = false, columns = {as_text}, "
             f"{self._dialect(delimiter, compression(file.name))}, hive_partitioning = false)"
@@ -212,29 +211,6 @@ class Reader:
         return {
             name: EMPTY if types[name] == "VARCHAR" else "VARCHAR" for name, is_right in looked.items() if not is_right
         }
-
-    def _json(self, connection: duckdb.DuckDBPyConnection, file: Fetched) -> Form:
-        """Every object is looked at: a key may come for the first time in the last one."""
-        source = (
-            f"read_json({literal(file.path)}, format = 'newline_delimited', sample_size = -1, "
-            f"compression = {literal(compression(file.name))}, hive_partitioning = false)"
-        )
-        described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
-        if [name for name, *_ in described] == ["json"]:  # so many keys that DuckDB takes them for data
-            keys = f"{source[:-1]}, map_inference_threshold = -1)"
-            described = connection.execute(f"DESCRIBE SELECT * FROM {keys}").fetchall()
-        types = {name: kind for name, kind, *_ in described}
-        mixed = [name for name, kind in types.items() if kind == "JSON"]
-        if mixed:  # values of several kinds, or none at all
-            listed = _mapping(dict.fromkeys(mixed, "VARCHAR"))
-            counts = ", ".join(f"count({identifier(name)})" for name in mixed)
-            (found,) = connection.execute(
-                f"SELECT {counts} FROM read_json({literal(file.path)}, format = 'newline_delimited', "
-                f"columns = {listed}, compression = {literal(compression(file.name))}, hive_partitioning = false)"
-            ).fetchall()
-            types.update((name, "VARCHAR" if count else EMPTY) for name, count in zip(mixed, found, strict=True))
-        types = {name: "VARCHAR" if "HUGEINT" in kind else kind for name, kind in types.items()}
-        return Form(types=types, first=len(types))
 
     def _typed(self, files: Sequence[Fetched], form: Form) -> str:
         selects = []
@@ -265,7 +241,7 @@ class Reader:
     def _hive(self) -> str:
         if not self.partitions:
             return "hive_partitioning = false"
-        return f"hive_partitioning = true, hive_types = {_mapping(self.partitions)}"
+        return f"hive_partitioning = true, hive_types = {mapping(self.partitions)}"
 
     def _columns(self, files: Sequence[Fetched], replaced: str = "") -> str:
         """All columns, those of folders last; without those that DuckDB would make of folders above the source."""
@@ -282,28 +258,9 @@ def _list(files: Sequence[Fetched]) -> str:
     return "[" + ", ".join(literal(file.path) for file in files) + "]"
 
 
-def _mapping(types: dict[str, str]) -> str:
-    return "{" + ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in types.items()) + "}"
-
-
 def _plain(types: dict[str, str]) -> dict[str, str]:
     """Types as DuckDB knows them."""
     return {name: "VARCHAR" if kind == EMPTY else kind for name, kind in types.items()}
-
-
-def _check_json(file: Fetched, options: ReadOptions) -> None:
-    line = next((line for line in head(file.path, file.name, options).splitlines() if line.strip()), "")
-    try:
-        pairs = json.loads(line, object_pairs_hook=tuple)
-    except json.JSONDecodeError as error:
-        if line.lstrip().startswith(("[", "{")):
-            raise BadInput(
-                f"{file.name}, line 1: not one JSON object per line ({error.msg}); write the file as JSON lines."
-            ) from error
-        raise BadInput(f"{file.name}, line 1: not JSON ({error.msg}); each line must be one JSON object.") from error
-    if not isinstance(pairs, tuple) or not all(isinstance(pair, tuple) for pair in pairs):
-        raise BadInput(f'{file.name}, line 1: not a JSON object; each line must be one, as in {{"a": 1}}.')
-    check_names(tuple(name for name, _ in pairs), file.name)
 
 
 def _difference(first: str, names: tuple[str, ...], other: str, others: tuple[str, ...]) -> str:
