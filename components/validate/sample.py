@@ -15,6 +15,9 @@ LARGEST = 20_000
 _CELLS = 4_000_000
 _CLASSES = 200
 
+_WIDEST = 500
+"""Columns of a sample, the first ones; reports show fewer."""
+
 _PLACES = 16
 """Places all over the snapshot that rows are taken from: a Parquet file is read in pieces of some 100,000 rows."""
 
@@ -47,10 +50,11 @@ def write(
     row = identifier(ROW)
     kept = f"SELECT row FROM read_parquet({literal(quarantined)})"
     (bad,) = connection.execute(f"SELECT count(*) FROM ({kept})").fetchall()[0]
-    parsed = ", ".join(_parsed(reader, name) for name in contract.columns)
+    names = list(dict.fromkeys([*list(contract.columns)[:_WIDEST], target]))
+    parsed = ", ".join(_parsed(reader, name) for name in names)
     good = f" WHERE {row} NOT IN ({kept})" if bad else ""
     connection.execute(f"CREATE OR REPLACE VIEW typed AS SELECT {row}, {parsed} FROM {SOURCE}{good}")
-    select, largest = f"SELECT * EXCLUDE ({row}) FROM typed", max(1, min(LARGEST, _CELLS // len(contract.columns)))
+    select, largest = f"SELECT * EXCLUDE ({row}) FROM typed", max(1, min(LARGEST, _CELLS // len(names)))
     stratum = identifier(target) if counted.columns[target].distinct <= _CLASSES else "1"
     classes = connection.execute(f"SELECT {stratum}, count(*) FROM typed GROUP BY 1 ORDER BY 2, 1").fetchall()
     total = sum(count for _, count in classes)
