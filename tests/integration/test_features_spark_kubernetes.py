@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyspark
 import pytest
 
 from components.cluster.api import Cluster
@@ -327,6 +328,8 @@ def test_a_pod_of_spark_begins_with_what_spark_asks_for() -> None:
 
 def test_a_driver_that_spark_submit_starts_computes_what_duckdb_computes(launch: Launch, tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(ROOT), "JAVA_HOME": java_home(tmp_path) or os.environ.get("JAVA_HOME", "")}
+    # spark-submit asks whatever Python is first on the path where Spark is.
+    environment |= {"SPARK_HOME": str(Path(pyspark.__file__).parent), "PYSPARK_PYTHON": sys.executable}
     environment = {**os.environ, **{key: value for key, value in environment.items() if value}}
 
     def submits(operator: Operator, application: Plain) -> None:

@@ -3,7 +3,9 @@
 import os
 import shutil
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import duckdb
 import pymysql
@@ -25,13 +27,15 @@ ROW = """INSERT INTO kinds VALUES (-1, 4294967295, 18446744073709551615, 1234567
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mariadb")
+def server():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to the user that the server runs as
+        yield from started(Path(folder))
+
+
+def started(folder):
     port = free_port()
     user = ["--user=mysql"] if os.geteuid() == 0 else []
     if user:
-        for parent in (folder, *folder.parents[:2]):
-            parent.chmod(0o755)
         shutil.chown(folder, "mysql")
     options = ["--no-defaults", f"--datadir={folder}/data", *user]
     subprocess.run(

@@ -110,7 +110,9 @@ def test_what_is_asked_of_a_server_and_answered_is_logged_and_traced(bundle, tmp
     assert refusal["trace"] == TRACEPARENT.split("-")[1]
 
     asked = [span for span in receiver.spans if span.parent_span_id.hex() == TRACEPARENT.split("-")[2]]
-    assert sorted(attributes(span)["http.response.status_code"] for span in asked) == [200] * 5 + [400]
+    told = [attributes(span) for span in asked]
+    assert sorted(one["http.response.status_code"] for one in told if "rpc.system" not in one) == [200] * 4 + [400]
+    assert [one["rpc.grpc.status_code"] for one in told if "rpc.system" in one] == [0]
 
 
 def ask(client):

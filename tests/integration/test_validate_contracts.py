@@ -50,7 +50,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def check(place: Path, query: str, target: str = "paid", share: float = 0.05, dataset: str = "orders") -> Validation:
-    duckdb.execute(f"COPY ({query}) TO '{place / 'data.parquet'}' (FORMAT parquet)")
+    duckdb.execute(f"COPY ({query}) TO '{place / 'data.parquet'}' (FORMAT parquet)").fetchall()
     ingest(str(place / "data.parquet"), "", {}, place / "snapshot")
     return run(place / "snapshot", dataset, target, share, "", place / "q", place / "c", place / "r.html", NOW)
 

@@ -18,7 +18,7 @@ def make(path, shift: int, name: str = "'c' || i") -> None:
         SELECT {name} AS id, (i * 37) % 101 + {shift} AS amount, ['a', 'b', 'c'][i % 3 + 1] AS plan,
                i % 2 = 0 AS active, NULL AS nothing, i % 5 = 0 AS churn
         FROM range(600) t(i)"""
-    duckdb.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet)")
+    duckdb.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet)").fetchall()
 
 
 def test_the_report_shows_the_data_and_its_drift_from_the_champions(tmp_path, monkeypatch):

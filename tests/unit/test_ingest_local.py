@@ -74,7 +74,9 @@ def test_every_text_format_gives_the_same_table(tmp_path, name, content):
 
 def test_parquet_comes_through_with_its_types(tmp_path):
     path = tmp_path / "t.parquet"
-    duckdb.execute(f"COPY (SELECT 1::UTINYINT AS a, DATE '2026-01-02' AS d, [1, 2] AS l) TO '{path}' (FORMAT parquet)")
+    duckdb.execute(
+        f"COPY (SELECT 1::UTINYINT AS a, DATE '2026-01-02' AS d, [1, 2] AS l) TO '{path}' (FORMAT parquet)"
+    ).fetchall()
     made, _ = snap(path, tmp_path)
     assert [(c.name, c.type) for c in made.columns] == [("a", "UTINYINT"), ("d", "DATE"), ("l", "INTEGER[]")]
 
