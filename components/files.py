@@ -63,7 +63,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _aside(path: Path) -> Path:
-    # In containers every process has the number 1, and volumes are shared.
+    # Threads may write the same output; and in containers, which share volumes, every process has the number 1.
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.partial")
 
 

@@ -89,13 +89,14 @@ def check(contract: Contract, where: str) -> None:
     Raises:
         BadInput: one is wrong.
     """
-    for name, rule in contract.columns.items():
-        if rule.pattern is None:
-            continue
-        try:
-            duckdb.execute("SELECT regexp_full_match('', $1)", [rule.pattern])
-        except duckdb.Error as error:
-            raise BadInput(f"{where}: the pattern of {name}, {rule.pattern!r}, cannot be used: {error}") from error
+    patterns = {name: rule.pattern for name, rule in contract.columns.items() if rule.pattern is not None}
+    if patterns:
+        with duckdb.connect() as connection:  # the module's own one belongs to whoever uses it
+            for name, pattern in patterns.items():
+                try:
+                    connection.execute("SELECT regexp_full_match('', $1)", [pattern]).fetchall()
+                except duckdb.Error as error:
+                    raise BadInput(f"{where}: the pattern of {name}, {pattern!r}, cannot be used: {error}") from error
     if not contract.rules:
         return
     values = _values(contract)

@@ -1,10 +1,13 @@
 """``sluiceway data contract``: print, edit, set."""
 
+import duckdb
 import pytest
 from typer.testing import CliRunner
 
+from components.errors import BadInput
 from components.store import Store
 from components.validate.contract import loads
+from components.validate.versions import check
 from pipelines.cli import app
 
 TEXT = """
@@ -69,3 +72,12 @@ def test_it_goes_to_pandera_and_comes_back(store, tmp_path):
     assert (back.keys, back.columns["id"].min, back.columns["id"].nullable) == ((("id", "day"),), 1, False)
     assert (back.columns["plan"].allowed, back.columns["plan"].max_length) == (("free", "paid"), 9)
     assert back.columns["day"].type == "timestamp"
+
+
+def test_a_pattern_that_cannot_be_used_is_named_and_duckdbs_own_connection_is_left_alone():
+    contract = loads(TEXT, "contract.yaml")
+    check(contract, "contract.yaml")
+    assert duckdb.sql("SELECT 1").fetchall() == [(1,)]
+    plan = contract.columns["plan"].model_copy(update={"pattern": "["})
+    with pytest.raises(BadInput, match=r"contract\.yaml: the pattern of plan, '\[', cannot be used"):
+        check(contract.model_copy(update={"columns": {**contract.columns, "plan": plan}}), "contract.yaml")
