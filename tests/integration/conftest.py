@@ -1,6 +1,7 @@
-"""An empty MLflow in a home of its own, whose tables are made once."""
+"""An empty MLflow in a home of its own, whose tables are made once; and a bucket."""
 
 import shutil
+from collections.abc import Iterator
 
 import pytest
 
@@ -29,3 +30,18 @@ def sqlite(tmp_path, migrated, monkeypatch):
     for name in _GIVEN_BY_KFP:
         monkeypatch.delenv(name, raising=False)
     return home
+
+
+@pytest.fixture
+def gcs_bucket(monkeypatch) -> Iterator[str]:
+    """An empty bucket in an emulator of its own, for what goes through fsspec."""
+    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    import gcsfs
+
+    server = emulator.create_server("127.0.0.1", 0, in_memory=True, default_bucket="data")
+    server.start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server._api._httpd.server_address[1]}")
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    yield "gs://data"
+    server.stop()
+    gcsfs.GCSFileSystem.clear_instance_cache()

@@ -3,7 +3,6 @@
 import json
 import os
 import threading
-from collections.abc import Iterator
 
 import duckdb
 import pytest
@@ -18,8 +17,6 @@ from components.settings import settings
 from components.store import Store
 from pipelines.cli import app
 
-emulator = pytest.importorskip("gcp_storage_emulator.server")
-
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
@@ -29,19 +26,6 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("SLUICEWAY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "200")
     return tmp_path / "home"
-
-
-@pytest.fixture
-def bucket(monkeypatch) -> Iterator[str]:
-    import gcsfs
-
-    server = emulator.create_server("127.0.0.1", 0, in_memory=True, default_bucket="data")
-    server.start()
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server._api._httpd.server_address[1]}")
-    gcsfs.GCSFileSystem.clear_instance_cache()
-    yield "gs://data"
-    server.stop()
-    gcsfs.GCSFileSystem.clear_instance_cache()
 
 
 def version(folder, name: str, query: str, dataset: str = "toy", options: dict | None = None) -> str:
@@ -241,8 +225,8 @@ def test_two_runs_at_once_list_one_version_that_is_whole(home, tmp_path):
     assert remote.get_bytes(entry.directory) == dvc.directory(dvc.tracked(tmp_path / "back", but=("snapshot.dvc",)))
 
 
-def test_a_store_in_a_bucket_serves_all_commands(home, bucket, tmp_path, monkeypatch):
-    monkeypatch.setenv("SLUICEWAY_STORE", f"{bucket}/store")
+def test_a_store_in_a_bucket_serves_all_commands(home, gcs_bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLUICEWAY_STORE", f"{gcs_bucket}/store")
     uploads = []
     send = Remote._send
     monkeypatch.setattr(Remote, "_send", lambda self, *rest: (uploads.append(rest[1].name), send(self, *rest)))
@@ -258,7 +242,9 @@ def test_a_store_in_a_bucket_serves_all_commands(home, bucket, tmp_path, monkeyp
     assert catalog.previous("toy", str(tmp_path / "toy.csv"), {}).version == old
 
 
-def test_a_transfer_that_breaks_off_is_tried_again_and_one_that_is_refused_is_not(home, bucket, tmp_path, monkeypatch):
+def test_a_transfer_that_breaks_off_is_tried_again_and_one_that_is_refused_is_not(
+    home, gcs_bucket, tmp_path, monkeypatch
+):
     import gcsfs
 
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
@@ -274,7 +260,7 @@ def test_a_transfer_that_breaks_off_is_tried_again_and_one_that_is_refused_is_no
         return put(self, *arguments, **more)
 
     monkeypatch.setattr(gcsfs.GCSFileSystem, "put_file", breaks)
-    remote = Remote(f"{bucket}/dvc")
+    remote = Remote(f"{gcs_bucket}/dvc")
     remote.put(file, dvc.md5(file))
     assert len(tries) == 3
     remote.get(dvc.md5(file), tmp_path / "back")

@@ -16,6 +16,7 @@ from components.validate import versions
 from components.validate.contract import dumps, loads
 from components.validate.run import Validation, run
 from components.validate.schema_diff import Change
+from tests.no_report import NoReport
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -26,19 +27,6 @@ SELECT 'o-' || lpad(i::VARCHAR, 5, '0') AS code, i % 7 AS shop, i AS number, uui
     CASE WHEN i % 5 = 0 THEN NULL ELSE (i * 37 % 100)::DOUBLE END AS amount, 'p' || i || '@example.org' AS contact,
     i % 2 = 0 AS paid, 'zone ' || (i % 200) AS zone
 FROM range(1200) t(i)"""
-
-
-class NoReport:
-    """Stands in for the report's process, which takes seconds and has tests of its own."""
-
-    def __enter__(self) -> "NoReport":
-        return self
-
-    def __exit__(self, *arguments: object) -> None:
-        pass
-
-    def report(self, *arguments: object) -> None:
-        return None
 
 
 @pytest.fixture

@@ -13,24 +13,12 @@ from components.settings import settings
 from components.validate import run as validation
 from components.validate.contract import Contract
 from components.validate.run import Validation, run
+from tests.no_report import NoReport
 
 ROWS = [
     f"c{i:04d},{i % 50},{'Yes' if i % 3 else 'No'},{' ' if i % 40 == 7 else i * 0.5},{i % 2 == 0}" for i in range(400)
 ]
 HEADER = "customerID,age,churn,total,active"
-
-
-class NoReport:
-    """Stands in for the report's process, which takes seconds and has tests of its own."""
-
-    def __enter__(self) -> "NoReport":
-        return self
-
-    def __exit__(self, *arguments: object) -> None:
-        pass
-
-    def report(self, *arguments: object) -> None:
-        return None
 
 
 @pytest.fixture
