@@ -9,6 +9,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 # Of what is installed a run imports a part, which Python compiles then: all of it would take a minute or more.
+# Where that is forbidden, each of the many processes of a run would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 .PHONY: help run test test-unit test-cluster test-airflow cluster cluster-down cluster-named demo bench compile lint \

@@ -150,11 +150,14 @@ class Capacity(threading.Thread):
 
     def run(self) -> None:
         while not self._over.is_set():
-            deployments = self._bench.simulation.view.all("Deployment")
-            ours = [one for one in deployments if one["metadata"]["namespace"] == self._bench.namespace]
-            ready = sum(min(one["spec"]["replicas"], one.get("status", {}).get("availableReplicas", 0)) for one in ours)
-            self.least = min(self.least, ready)
+            self.least = min(self.least, self.now())
             time.sleep(0.02)
+
+    def now(self) -> int:
+        """How many servers could answer."""
+        deployments = self._bench.simulation.view.all("Deployment")
+        ours = [one for one in deployments if one["metadata"]["namespace"] == self._bench.namespace]
+        return sum(min(one["spec"]["replicas"], one.get("status", {}).get("availableReplicas", 0)) for one in ours)
 
     def __enter__(self) -> Self:
         self.start()

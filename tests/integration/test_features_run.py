@@ -13,21 +13,9 @@ from components.features.run import FeatureSet, run
 from components.features.schema import SPLITS, FeatureSchema
 from components.ingest.run import run as ingest
 from components.validate import run as validation
+from tests.no_report import NoReport
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-
-
-class NoReport:
-    """Stands in for the report's process, which takes seconds."""
-
-    def __enter__(self) -> "NoReport":
-        return self
-
-    def __exit__(self, *arguments: object) -> None:
-        pass
-
-    def report(self, *arguments: object) -> None:
-        return None
 
 
 @dataclass

@@ -15,7 +15,8 @@ from components.validate import run as validation
 from serving.server.limits import Limits
 from serving.server.openapi import document
 from serving.server.served import Served
-from tests.integration.test_features_run import NoReport, Place
+from tests.integration.test_features_run import Place
+from tests.no_report import NoReport
 
 SPEC = """
 key: [user]

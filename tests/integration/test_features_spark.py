@@ -26,7 +26,7 @@ from components.features.schema import SPLITS
 from components.ingest.engine import ROW
 from components.ingest.run import run as ingest
 from components.validate import run as validation
-from tests.integration.test_features_run import NoReport
+from tests.no_report import NoReport
 from tests.spark import spark
 
 NAN, INF = math.nan, math.inf

@@ -31,6 +31,7 @@ def bench(simulation, api_server):
         one = made[-1]
         stable, candidate = one.release("1"), one.release("2")
         one.target.deploy(stable)
+        eventually(lambda: Capacity(one).now() >= servers)  # KServe calls a service ready with its first server
         return one, stable, candidate
 
     yield make
