@@ -18,7 +18,7 @@ from components.features.moments import micros, shown
 from components.features.schema import FILE, SPLITS, FeatureSchema, Task
 from components.features.select import Selection, check, select, some
 from components.features.spec import FeatureSpec, Moment
-from components.features.split import GAP, assigned, content, key_text, periods
+from components.features.split import GAP, assigned, content, digits, key_text, periods
 from components.features.task import Kind, decide
 from components.files import whole_folder
 from components.ingest import snapshot as snapshots
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 _CATEGORY, _COUNT = "__sluiceway_category", "__sluiceway_count"
+_DIGITS = "__sluiceway_digits"
 _KEPT = "rows"
 
 
@@ -123,6 +124,8 @@ def run(
         table = attached(usable, past, planned)
         chosen = select(table, rules, profile, spec, target, tuple(one for piece in past for one in piece.features))
         values = _values(table, chosen, profile, target, kind)
+        if spec.split.by == "key":  # a column of its own, as each of its uses would compute the digest again
+            table = table.mutate(**{_DIGITS: digits(key_text(table, profile, key), split_seed)})
         split, how = _split(opened, usable, table, profile, spec, target, key, split_seed)
         for piece in past:
             opened.keep(piece.name, piece.expression)
@@ -185,7 +188,7 @@ def _split(
 ) -> "tuple[ir.StringValue, dict[str, str | int | list[str]]]":
     """Every row's split, and what features.json says of it; by time, the shares are those of the labelled rows."""
     if spec.split.by == "key":
-        return assigned(key_text(table, profile, key), seed), {"key": list(key), "seed": seed}
+        return assigned(table[_DIGITS]), {"key": list(key), "seed": seed}
     assert spec.time is not None
     kind = profile.columns[spec.time.column].type
     labelled = usable.filter(typed(usable[target], profile.columns[target].type).notnull())

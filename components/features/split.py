@@ -22,14 +22,20 @@ GAP = "gap"
 _SEPARATOR = "|"
 
 
-def assigned(key: "ir.StringValue", seed: int) -> "ir.StringValue":
-    """The split of a key: the first 8 hexadecimal digits of md5("seed|key"), as a share of 2**32.
+def digits(key: "ir.StringValue", seed: int) -> "ir.StringValue":
+    """The first 8 hexadecimal digits of md5("seed|key")."""
+    import ibis
+
+    return (ibis.literal(f"{seed}{_SEPARATOR}") + key).hexdigest("md5").left(8)
+
+
+def assigned(digits: "ir.StringValue") -> "ir.StringValue":
+    """The split of a key's digits, as a share of 2**32.
 
     The digits are compared as text, which orders them like the number they write.
     """
     import ibis
 
-    digits = (ibis.literal(f"{seed}{_SEPARATOR}") + key).hexdigest("md5").left(8)
     return ibis.cases((digits < _hex(TRAIN), "train"), (digits < _hex(TRAIN + VALID), "valid"), else_="test")
 
 
