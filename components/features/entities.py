@@ -24,7 +24,7 @@ def aligned(
     """The columns ``e0``, ``e1``, … that name the entity in a table of events and in the rows, of equal types.
 
     Whole numbers meet as whole numbers, other numbers as doubles, and texts as texts (blank is missing); a whole
-    number meets a text by its digits.
+    number meets a text by its digits. Whole numbers of one type, however large, need no common one.
 
     Args:
         events: the one.
@@ -46,6 +46,8 @@ def aligned(
 
 
 def _comparable(one: "ir.Value", other: "ir.Value", name: str, named: str) -> "tuple[ir.Value, ir.Value]":
+    if one.type() == other.type() and _is_whole(one):
+        return one, other
     kinds = {_kind(one), _kind(other)}
     if kinds <= {"whole"}:
         return one.cast("int64"), other.cast("int64")
@@ -59,12 +61,18 @@ def _comparable(one: "ir.Value", other: "ir.Value", name: str, named: str) -> "t
     )
 
 
+def _is_whole(value: "ir.Value") -> bool:
+    """Whether all values are whole numbers: Spark has decimals where DuckDB has unsigned ones of 64 bits."""
+    kind = value.type()
+    return bool(kind.is_integer() or (kind.is_decimal() and kind.scale == 0))
+
+
 def _kind(value: "ir.Value") -> str:
     kind = value.type()
     if (kind.is_integer() and kind.nbytes <= 8 and not kind.is_unsigned_integer()) or (
         kind.is_unsigned_integer() and kind.nbytes <= 4
     ):
         return "whole"
-    if kind.is_integer() or kind.is_string():
+    if _is_whole(value) or kind.is_string():
         return "text" if kind.is_string() else "other"
     return "number" if kind.is_numeric() and not kind.is_boolean() else "other"

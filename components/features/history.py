@@ -151,23 +151,20 @@ def _ranges(
             preceding=(spec.windows[name].within, 1),
         )
         results[name] = aggregates[name].over(line[places[name]], frame)
+    if events is rows:
+        return line.select(_NUMBER, **results)
     made = line.select(_NUMBER, _IS_ROW, **results)
     return made.filter(made[_IS_ROW] == 1).drop(_IS_ROW)
 
 
 def _line(rows: Events, events: Events, pairs: Mapping[str, str], values: "Mapping[str, ir.Value]") -> "ir.Table":
-    """Rows and events on one time axis per entity; only events have values."""
+    """Rows and events on one time axis per entity; only events have values. Rows that are events are there once."""
     import ibis
 
     theirs, ours = aligned(events, rows, pairs)
     at = events.at()
     if events is rows:
-        line = rows.table.select(
-            **{_NUMBER: rows.table[ROW].cast("int64"), _IS_ROW: ibis.literal(1).cast("int8")},
-            **theirs,
-            **{_AT: at},
-            **values,
-        )
+        line = rows.table.select(**{_NUMBER: rows.table[ROW].cast("int64")}, **theirs, **{_AT: at}, **values)
         return _with_a_past(line, pairs)
     happened = events.table.select(
         **{_NUMBER: ibis.null("int64"), _IS_ROW: ibis.literal(0).cast("int8")}, **theirs, **{_AT: at}, **values

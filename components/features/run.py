@@ -129,8 +129,7 @@ def run(
         split, how = _split(opened, usable, table, profile, spec, target, key, split_seed)
         for piece in past:
             opened.keep(piece.name, piece.expression)
-        made = table.select(ROW, **values, **{SPLIT: split})
-        kept = opened.keep(_KEPT, made, ROW)
+        kept = _kept(opened, table, values | {SPLIT: split})
         found = counted(opened, kept)
         rows = {name: found[name].labelled for name in SPLITS}
         classes = labels(opened, kept, target, task) if kind == "classes" else {}
@@ -215,6 +214,15 @@ def _values(table: "ir.Table", chosen: Selection, profile: Profile, target: str,
         label = whole.ifelse(label.try_cast("int64").cast("string"), label.cast("string"))
     values[TARGET] = label.cast("string" if kind == "classes" else "float64")
     return values
+
+
+def _kept(engine: Engine, table: "ir.Table", values: "dict[str, ir.Value]") -> "ir.Table":
+    """The table with these columns, computed once: what two of them have in common (a text and its encoding) too."""
+    first: dict[Any, str] = {}
+    for name, value in values.items():
+        first.setdefault(value.op(), name)
+    kept = engine.keep(_KEPT, table.select(ROW, **{name: values[name] for name in first.values()}), ROW)
+    return kept.mutate(**{name: kept[first[value.op()]] for name, value in values.items() if name not in kept.columns})
 
 
 def _without_quarantined(engine: Engine, source: "ir.Table", quarantine: Path) -> "ir.Table":

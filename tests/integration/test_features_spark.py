@@ -284,6 +284,7 @@ windows:
   spread: {value: std(amount), within: 900 days}
   before: {value: count(), within: 400 days, entity: name}
   last_name: {value: last(name)}
+  of_account: {value: count(), entity: account}
   paid: {table: orders, value: sum(price), where: paid, within: 2000 days}
   dearest: {table: orders, value: max(price)}
   newest: {table: orders, value: last(price), within: 5000 days}
@@ -357,6 +358,8 @@ def tables(draw: st.DrawFn) -> pa.Table:
     columns["count"] = [drawn.choice([None, 0, 3, -7, 2**40]) for _ in range(size)]
     columns["flag"] = [drawn.random() < 0.5 for _ in range(size)]
     columns["user"] = [drawn.randint(0, 12) for _ in range(size)]
+    # Neighbours that are one double; DuckDB has them as unsigned numbers, Spark as decimals.
+    columns["account"] = pa.array([2**63 + drawn.randint(0, 3) for _ in range(size)], pa.uint64())
     columns["label"] = [("no", "yes")[i % 2] for i in range(size)]
     return pa.table(columns)
 
