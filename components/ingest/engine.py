@@ -104,8 +104,12 @@ def fetch(connection: duckdb.DuckDBPyConnection, expression: "ir.Table") -> list
 
 
 def make_room(connection: duckdb.DuckDBPyConnection, columns: int) -> None:
-    """Settings for tables of thousands of columns, of which DuckDB holds a buffer each, in each thread."""
+    """Settings for tables of thousands of columns, of which DuckDB holds a buffer each, in each thread.
+
+    Two of its optimizers take the square of their number.
+    """
     if columns > WIDE:
+        connection.execute("SET disabled_optimizers = 'statistics_propagation,common_subexpressions'")
         connection.execute("SET threads = 1")
         connection.execute(f"SET memory_limit = '{800 + columns // 4}MB'")
 

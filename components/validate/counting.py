@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from components.ingest.engine import WIDE
 from components.validate.profile import LISTED, ColumnProfile, Profile
 from components.validate.reader import SOURCE, Reader
 from components.validate.unique import is_unique
@@ -25,10 +26,13 @@ _NEARLY_ALL = 0.5
 """From this share of different values in a glance on, their number is estimated from it."""
 
 _AT_ONCE = 2_000
-"""Aggregates in one query."""
+"""Aggregates in one query, or columns in one that unpivots."""
+
+_DISTINCT = 12
+"""Of these, so many may look for different values: each holds megabytes, in each thread."""
 
 _WIDE = 100
-"""In a table of more columns numbers of different values are estimated; exact counts take megabytes each."""
+"""In a table of more columns numbers of different values are estimated."""
 
 _MANY = 500_000
 """From so many rows on, rules over texts of which there are few are held against these instead of the rows."""
@@ -82,6 +86,11 @@ def profile(
             wanted["longest"] = f"max(length({reader.value(name)}))"
         aggregates.update({(name, key): text for key, text in wanted.items()})
     found: dict[str | int, dict[str, Any]] = {}
+    if len(reader.types) > WIDE:
+        listed = [str(owner) for owner, key in aggregates if key == "values"]
+        for name, values in _listed(connection, reader, listed).items():
+            del aggregates[name, "values"]
+            found[name] = {"values": values}
     for (owner, key), value in scan(connection, aggregates).items():
         found.setdefault(owner, {})[key] = value
     columns = {name: _column(reader, name, found.get(name, {})) for name in reader.types}
@@ -93,15 +102,27 @@ def profile(
 
 
 def scan(connection: "duckdb.DuckDBPyConnection", aggregates: Mapping[_Key, str]) -> dict[_Key, Any]:
-    """Compute aggregates, given as SQL, in one scan of the snapshot: in several where it is very wide."""
+    """Compute aggregates, given as SQL, in one scan of the snapshot: in several where there are many."""
     found: dict[_Key, Any] = {}
-    distinct = [key for key, text in aggregates.items() if "DISTINCT" in text]
-    plain = [key for key, text in aggregates.items() if "DISTINCT" not in text]
-    if len(aggregates) <= _WIDE:
-        distinct, plain = [*distinct, *plain], []
-    for batch in (*_batched(distinct, _WIDE), *_batched(plain, _AT_ONCE)):
+    distinct = list(_batched([key for key, text in aggregates.items() if "DISTINCT" in text], _DISTINCT))
+    plain = list(_batched([key for key, text in aggregates.items() if "DISTINCT" not in text], _AT_ONCE))
+    if distinct and plain:
+        distinct[0] += plain.pop()
+    for batch in (*distinct, *plain):
         query = f"SELECT {', '.join(aggregates[key] for key in batch)} FROM {SOURCE}"
         found.update(zip(batch, connection.execute(query).fetchall()[0], strict=True))
+    return found
+
+
+def _listed(connection: "duckdb.DuckDBPyConnection", reader: Reader, names: list[str]) -> dict[str, list[str]]:
+    """The different texts of thousands of columns, by one aggregation: one each takes ten times as long."""
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for batch in _batched(names, _AT_ONCE):
+        columns = ", ".join(f"{reader.value(name)} AS c{place}" for place, name in enumerate(batch))
+        pairs = f"UNPIVOT (SELECT {columns} FROM {SOURCE}) ON COLUMNS(*) INTO NAME place VALUE text"
+        query = f"SELECT place[2:]::INTEGER, text FROM ({pairs}) GROUP BY ALL"
+        for place, text in connection.execute(query).fetchall():
+            found[batch[place]].append(text)
     return found
 
 

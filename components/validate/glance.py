@@ -12,7 +12,7 @@ from components.features import parsing
 from components.features.schema import BLANK
 from components.ingest.engine import ROW, identifier, literal
 from components.ingest.personal import across
-from components.validate.compiled import ALIAS, pieces
+from components.validate.compiled import ALIAS, of_columns
 from components.validate.contract import Type
 
 if TYPE_CHECKING:
@@ -24,6 +24,12 @@ ROWS = 16_384
 _CELLS = 2_000_000
 _FEWEST = 200
 _TEXTS = 1_000
+
+_OTHERS: tuple[Type, ...] = ("number", "timestamp", "boolean")
+"""What texts may mean."""
+
+_AT_ONCE = 50
+"""Texts that one query looks at: what it takes grows faster than their number."""
 
 _LARGE = 1e100
 """Larger numbers are left out of correlations, which square them."""
@@ -101,14 +107,14 @@ def _shares(
     connection: "duckdb.DuckDBPyConnection", table: "ir.Table", query: str, texts: Sequence[str]
 ) -> dict[str, dict[Type, int]]:
     """How many texts of each column read as each other type."""
-    readings = pieces(table, {(name, kind): value for name in texts for kind, value in _readings(table[name])})
-    if not readings:
-        return {}
-    counts = ", ".join(f"count_if({reading})" for reading in readings.values())
-    found = connection.execute(f"SELECT {counts} FROM ({query}) AS {ALIAS}").fetchall()[0]
+    readings = {kind: of_columns(table, dict.fromkeys(texts, kind), _read_as) for kind in _OTHERS}
     shares: dict[str, dict[Type, int]] = {}
-    for (name, kind), count in zip(readings, found, strict=True):
-        shares.setdefault(name, {})[kind] = count
+    for start in range(0, len(texts), _AT_ONCE):
+        batch = [(name, kind) for name in texts[start : start + _AT_ONCE] for kind in _OTHERS]
+        counts = ", ".join(f"count_if({readings[kind][name]})" for name, kind in batch)
+        found = connection.execute(f"SELECT {counts} FROM ({query}) AS {ALIAS}").fetchall()[0]
+        for (name, kind), count in zip(batch, found, strict=True):
+            shares.setdefault(name, {})[kind] = count
     return shares
 
 
@@ -122,19 +128,15 @@ def sample_texts(
     """Different texts of columns, some hundreds of each, from all over the parts."""
     if not names:
         return {}
-    lists = ", ".join(f"list(DISTINCT nullif(trim({identifier(name)}, {literal(BLANK)}), ''))" for name in names)
-    query = f"SELECT {lists} FROM ({across(connection, parts, min(_TEXTS, max(_FEWEST, _CELLS // len(names))))})"
-    found = connection.execute(query).fetchall()[0]
-    return {
-        name: [text for text in values or () if text is not None] for name, values in zip(names, found, strict=True)
-    }
+    texts = ", ".join(f"nullif(trim({identifier(name)}, {literal(BLANK)}), '')" for name in names)
+    query = f"SELECT {texts} FROM ({across(connection, parts, min(_TEXTS, max(_FEWEST, _CELLS // len(names))))})"
+    columns = zip(*connection.execute(query).fetchall(), strict=True)
+    return {name: list(set(values) - {None}) for name, values in zip(names, columns, strict=True)}
 
 
-def _readings(value: "ir.Value") -> "list[tuple[Type, ir.Value]]":
-    # Codes such as 00123 are no numbers.
-    padded = value.strip().re_search(r"^[+-]?0[0-9]")
-    return [
-        ("number", value.strip().try_cast("float64").notnull() & ~padded),
-        ("timestamp", parsing.timestamp(value).notnull()),
-        ("boolean", parsing.boolean(value).notnull()),
-    ]
+def _read_as(value: "ir.Value", kind: Type) -> "ir.Value":
+    """Whether a text reads as another type."""
+    if kind == "number":
+        padded = value.strip().re_search(r"^[+-]?0[0-9]")  # codes such as 00123 are no numbers
+        return value.strip().try_cast("float64").notnull() & ~padded
+    return (parsing.timestamp(value) if kind == "timestamp" else parsing.boolean(value)).notnull()

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from components.ingest import engine
 from components.ingest.engine import identifier
 from components.ingest.snapshot import VIEW
-from components.validate.compiled import ALIAS, pieces
+from components.validate.compiled import ALIAS, of_columns
 from components.validate.contract import Type
 from components.validate.facts import Facts
 from components.validate.profile import is_missing, typed
 
 if TYPE_CHECKING:
     import duckdb
+    import ibis.expr.datatypes as dt
     import ibis.expr.types as ir
 
 _READ = "checked"
@@ -39,9 +40,11 @@ class Reader:
         self._connection = connection
         self.known = known
         self.types = types
-        self.parsed = frozenset(name for name, kind in types.items() if not self._is_plain(raw[name], kind))
-        values = pieces(raw, {name: typed(raw[name], types[name]) for name in self.parsed})
-        self._missing = pieces(raw, {name: is_missing(raw[name]) for name in self.parsed})
+        stored = raw.schema()
+        parsed = [name for name, kind in types.items() if not self._is_plain(name, stored[name], kind)]
+        self.parsed = frozenset(parsed)
+        values = of_columns(raw, {name: types[name] for name in parsed}, typed)
+        self._missing = of_columns(raw, dict.fromkeys(parsed), lambda value, _: is_missing(value))
         selected = ["*", *(f"{value} AS {identifier(self.column(name))}" for name, value in values.items())]
         connection.execute(f"CREATE OR REPLACE VIEW {_READ} AS SELECT {', '.join(selected)} FROM {VIEW} AS {ALIAS}")
 
@@ -87,9 +90,9 @@ class Reader:
             return {"min": known.low, "max": known.high}
         return {}
 
-    def _is_plain(self, value: "ir.Value", kind: Type) -> bool:
+    def _is_plain(self, name: str, stored: "dt.DataType", kind: Type) -> bool:
         """Whether the values as stored are what they mean, with none among them that must count as missing."""
-        stored, extremes = value.type(), self.known.extremes.get(value.get_name())
+        extremes = self.known.extremes.get(name)
         if kind == "nested":
             return True
         if kind == "string":

@@ -347,3 +347,10 @@ def test_a_time_that_cannot_be_used_is_named(place, spec, said):
     with pytest.raises(BadInput) as caught:
         place.make(place.csv(frame), "y", spec=spec)
     assert said in str(caught.value)
+
+
+def test_a_table_of_hundreds_of_columns_without_a_key_is_split_by_whole_rows(place):
+    frame = pd.DataFrame({f"c{n}": [(row * (n + 1)) % 1009 / 7 for row in range(300)] for n in range(500)})
+    made = place.make(place.csv(frame.assign(label=frame["c0"] > 20)), "label")
+    assert made.rows == 300
+    assert len(made.schema.features) == 500

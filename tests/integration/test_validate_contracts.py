@@ -177,6 +177,21 @@ def test_a_column_that_turns_into_text_half_way_is_named(place):
     assert found.broken == (("number not a number", 10),)
 
 
+def test_a_hundred_columns_of_categories_are_counted_within_the_memory_that_there_is(place):
+    texts = ", ".join(f"'of {n}: ' || hash(i * {n + 1}) % {n % 50 + 3} AS c{n}" for n in range(95))
+    found = check(place, f"SELECT i % 2 = 0 AS paid, {texts} FROM range(200_000) t(i)")
+    assert {len(found.contract.columns[f"c{n}"].allowed or ()) for n in (0, 49, 94)} == {3, 52, 47}
+
+
+def test_a_thousand_columns_of_categories_are_each_listed(place):
+    texts = ", ".join(f'chr((97 + (i + {n}) % {n % 20 + 2})::INTEGER) AS "c\'{n}"' for n in range(1_010))
+    query = f"SELECT i % 2 = 0 AS paid, {texts} FROM range(250) t(i)"
+    found = check(place, query)
+    for n in (0, 500, 1_009):
+        assert found.contract.columns[f"c'{n}"].allowed == tuple("abcdefghijklmnopqrstuv"[: n % 20 + 2])
+    assert check(place, query).quarantined == 0
+
+
 def test_many_columns_are_checked_in_bounded_memory(place):
     wide = ", ".join(f"(i + {n}) % {n % 90 + 2} AS c{n}" for n in range(400))
     query = f"SELECT i % 2 = 0 AS paid, {wide} FROM range(250) t(i)"

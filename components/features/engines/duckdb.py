@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.ingest.engine import ROW, engine, fetch, identifier, literal, sql, table, write_parquet
+from components.ingest.engine import ROW, engine, fetch, identifier, literal, make_room, sql, table, write_parquet
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,7 +40,9 @@ class DuckDB:
                 before += rows[place]
             selects.append(f"SELECT {columns} FROM read_parquet({literal(path)}{numbered}, hive_partitioning = false)")
         self.connection.execute(f"CREATE OR REPLACE VIEW {identifier(name)} AS {' UNION ALL '.join(selects)}")
-        return table(self.connection, name)
+        found = table(self.connection, name)
+        make_room(self.connection, len(found.columns))
+        return found
 
     def keep(self, name: str, expression: "ir.Table", order: str = "") -> "ir.Table":
         """Compute a table once, into one that DuckDB spills when it is large.
@@ -68,4 +70,4 @@ class DuckDB:
         query = f"SELECT * EXCLUDE ({identifier(order)}) FROM ({sql(expression)})"
         if not self._sorted or expression.op().find(JoinChain):
             query += f" ORDER BY {identifier(order)}"
-        return write_parquet(self.connection, query, path)
+        return write_parquet(self.connection, query, path, len(expression.columns))
