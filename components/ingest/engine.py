@@ -1,6 +1,7 @@
 """DuckDB with bounded memory, and Ibis expressions run on it without loading pandas."""
 
 import errno
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from components.errors import BadInput
+
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 MEMORY = "800MB"
 """What one connection may hold; more is spilled to disk, so a step passes in a small pod whatever the data's size."""
+
+THREADS = 4
+"""The most at work in one connection: each holds buffers, which of 16 threads fill the memory before there is a row."""
 
 ROW = "__sluiceway_row"
 """The column that numbers a snapshot's data rows from 1, in the order of the source."""
@@ -27,6 +33,7 @@ _FULL = {
     "No space left on device": errno.ENOSPC,
     "Disk quota exceeded": errno.EDQUOT,
     "File too large": errno.EFBIG,
+    "max_temp_directory_size": errno.ENOSPC,  # nearly all of the disk, by default
 }
 
 
@@ -35,9 +42,10 @@ def engine(beside: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open DuckDB; whatever it must spill goes to a folder beside an output, and is gone afterwards.
 
     Row order is kept, time zones are UTC, and nothing is downloaded (extensions), so results are the same on any
-    machine.
+    machine. There are as many threads as processors, up to :data:`THREADS`.
 
     Raises:
+        BadInput: the memory does not suffice, and spilling does not help.
         OSError: the disk is full while spilling or writing (DuckDB says so only in the message's text).
     """
     beside.mkdir(parents=True, exist_ok=True)
@@ -49,6 +57,8 @@ def engine(beside: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             "autoinstall_known_extensions": False,
         }
         with duckdb.connect(config=config) as connection:
+            ((threads,),) = connection.execute("SELECT current_setting('threads')").fetchall()
+            connection.execute(f"SET threads = {min(int(threads), THREADS)}")
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_progress_bar = true")  # counted for others to ask, not drawn
             connection.execute("SET enable_progress_bar_print = false")
@@ -57,7 +67,12 @@ def engine(beside: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             except duckdb.Error as error:
                 for words, number in _FULL.items():
                     if words in str(error):
-                        raise OSError(number, words) from error
+                        raise OSError(number, os.strerror(number)) from error
+                if isinstance(error, duckdb.OutOfMemoryException):
+                    raise BadInput(
+                        f"This table takes more than the {MEMORY} that DuckDB may hold: leave out columns that are not "
+                        "needed, or have features computed on Spark."
+                    ) from error
                 raise
 
 
