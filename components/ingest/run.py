@@ -135,6 +135,7 @@ def _finish(
             bytes=piece.path.stat().st_size,
             md5=piece.md5,
             origin=origin([digested[file.name] for file in piece.files], source.format, source.options),
+            source=_in_words([file.name for file in piece.files]),
         )
         for piece in pieces
     )
@@ -162,3 +163,7 @@ def _finish(
     known = {part.name: part.md5 for part in parts}
     (folder / POINTER).write_text(dvc.pointer(dvc.tracked(folder, known), "snapshot"), encoding="utf-8")
     return snapshot
+
+
+def _in_words(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]} ({len(names)} files)"

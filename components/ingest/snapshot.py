@@ -46,6 +46,7 @@ class Part(_Frozen):
         md5: of the file, by which the remote keeps it.
         origin: hexadecimal sha256 of the source files (partition and digest) that it was made of, so that a later
             snapshot takes it over where these have not changed; see :func:`components.ingest.resolve.origin`.
+        source: these files in words: the name of the only one, or of the first and the last of them.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Part(_Frozen):
     bytes: int
     md5: str
     origin: str = ""
+    source: str = ""
 
 
 class Column(_Frozen):

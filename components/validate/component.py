@@ -23,7 +23,7 @@ def validate(
         snapshot: The snapshot made by ingest.
         dataset: Name of the data set; its contract is contracts/<dataset>.yaml in the store, and people may edit it.
         target: The column to predict.
-        quarantine: Rows that break the contract, with row number, column, value and reason (Parquet and CSV).
+        quarantine: Rows that break the contract: number, column, value, reason, place in the source (also as CSV).
         contract: The contract that was applied, and what the columns hold.
         report: Evidently's data summary, and drift against the champion's data, on a stratified sample.
         max_quarantine_share: The run stops when a larger share of the rows breaks the contract.

@@ -133,7 +133,7 @@ def run(
             table = snapshots.relation(connection, snapshot, asked.described)
             checked = _checked(connection, table, asked)
             with whole_folder(quarantine) as folder:
-                found = quarantines.write(connection, checked.reader, checked.rules, folder)
+                found = quarantines.write(connection, checked.reader, checked.rules, asked.described.parts, folder)
             _check_share(found, checked, max_quarantine_share, asked, quarantine)
             with whole_folder(contract) as folder:
                 (folder / FILE).write_text(dumps(checked.contract), encoding="utf-8")

@@ -61,7 +61,7 @@ def say(place: Path, **words: object) -> None:
 
 
 def set_aside(place: Path) -> list[tuple]:
-    return duckdb.sql(f"FROM '{place}/q/quarantine.parquet'").fetchall()
+    return duckdb.sql(f"SELECT * EXCLUDE (source, source_row) FROM '{place}/q/quarantine.parquet'").fetchall()
 
 
 def changed(**columns: str) -> str:

@@ -109,10 +109,10 @@ def ours(folder: Path, rows: list[tuple], contract: Contract) -> Broken:
         counted = profile(connection, reader, also={rule: f"count_if({rule.broken})" for rule in rules})
         broken = [rule for rule in rules if counted.also[rule]]
         broken += doubtful(connection, reader, contract, counted.profile, NOW)
-        quarantine.write(connection, reader, broken, folder)
+        quarantine.write(connection, reader, broken, described.parts, folder)
     values = {number: dict(zip(TYPES, row, strict=True)) for number, row in enumerate(rows, 1)}
     found = Broken(Counter(), Counter(), set())
-    for row, column, _, reason in duckdb.sql(f"FROM '{folder / quarantine.FILE}'").fetchall():
+    for row, column, _, reason, *_ in duckdb.sql(f"FROM '{folder / quarantine.FILE}'").fetchall():
         if reason == "occurs more than once":
             found.keys[tuple(str(values[row][name]) for name in column.split(", "))] += 1
         elif reason.startswith("breaks "):

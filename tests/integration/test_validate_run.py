@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from components.errors import BadInput
+from components.ingest import groups
 from components.ingest.run import run as ingest
 from components.settings import settings
 from components.validate import run as validation
@@ -58,7 +59,7 @@ def stored_contract(place: Path) -> Path:
 
 
 def set_aside(place: Path) -> list[tuple[Any, ...]]:
-    return duckdb.sql(f"FROM '{place}/q/quarantine.parquet'").fetchall()
+    return duckdb.sql(f"SELECT * EXCLUDE (source, source_row) FROM '{place}/q/quarantine.parquet'").fetchall()
 
 
 def test_the_first_snapshot_of_a_data_set_gives_its_contract(place):
@@ -94,7 +95,23 @@ def test_later_snapshots_are_held_to_the_first_contract_and_bad_rows_are_named(p
         (404, "active", "perhaps", "not true or false"),
     ]
     lines = (place / "q" / "quarantine.csv").read_text().splitlines()
-    assert lines[:2] == ["row,column,value,reason", "401,age,500,above 98"]
+    assert lines[:2] == ["row,column,value,reason,source,source_row", "401,age,500,above 98,data.csv,401"]
+
+
+def test_a_row_set_aside_is_found_in_the_file_that_it_came_from(place, monkeypatch):
+    check(place, ROWS)
+    monkeypatch.setattr(groups, "PART", 5_000)
+    source = place / "files"
+    source.mkdir()
+    for number in range(4):
+        rows = [row.replace("c", f"f{number}") for row in ROWS[:300]]
+        rows[number * 10] = f"bad{number},500,Yes,1,true"
+        (source / f"{number}.csv").write_text("\n".join([HEADER, *(rows[:90] if number > 1 else rows)]) + "\n")
+    ingest(str(source), "", {}, place / "snapshot")
+    found = run(*[place / "snapshot", "customers", "churn", 0.5, ""], *[place / name for name in ("q", "c", "r.html")])
+    assert found.quarantined == 4
+    rows = duckdb.sql(f"SELECT source, source_row FROM '{place}/q/quarantine.parquet' WHERE value = '500'").fetchall()
+    assert rows == [("0.csv", 1), ("1.csv", 11), ("2.csv to 3.csv (2 files)", 21), ("2.csv to 3.csv (2 files)", 121)]
 
 
 def test_too_many_bad_rows_stop_the_run_and_name_the_worst_rule(place):
