@@ -70,8 +70,8 @@ def engine(beside: Path) -> Iterator[duckdb.DuckDBPyConnection]:
                         raise OSError(number, os.strerror(number)) from error
                 if isinstance(error, duckdb.OutOfMemoryException):
                     raise BadInput(
-                        f"This table takes more than the {MEMORY} that DuckDB may hold: leave out columns that are not "
-                        "needed, or have features computed on Spark."
+                        f"This table takes more memory than DuckDB may hold ({MEMORY}; more from {WIDE:,} columns on): "
+                        "leave out columns that are not needed, or have features computed on Spark."
                     ) from error
                 raise
 
